@@ -1,0 +1,78 @@
+//! What `accountd` gets beside its own `domains.toml`: names of the host, limits of strangers, and
+//! for a development server the account to make.
+
+use serde::{Deserialize, Serialize};
+use types::Domain;
+
+use crate::{Kind, Local, Postmaster, Static, limits, slice};
+
+/// The slice of `accountd`. Its folder holds `directory/domains.toml`, `accounts/` and
+/// `accountd.db`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accountd {
+    /// The name of this host; `postmaster@` it is always taken.
+    #[serde(with = "slice::domain", default = "slice::domain::localhost")]
+    pub hostname: Domain,
+    /// Names that SMTP listeners greet with: their postmaster is taken too.
+    #[serde(with = "slice::domains", default)]
+    pub smtp_hostnames: Vec<Domain>,
+    /// Where mail for postmaster goes.
+    #[serde(default)]
+    pub postmaster: Option<Postmaster>,
+    /// DNS block lists asked when reputation decides nothing.
+    #[serde(with = "slice::domains", default)]
+    pub dnsbls: Vec<Domain>,
+    /// The largest message of any listener.
+    #[serde(default = "message_size")]
+    pub max_message_size: u64,
+    /// Who may connect and log in.
+    #[serde(default)]
+    pub gate: limits::Gate,
+    /// What strangers may put into an account.
+    #[serde(default)]
+    pub delivery: limits::Delivery,
+    /// IMAP sessions are this many processes; accounts are spread over them by hash.
+    #[serde(default = "one")]
+    pub imap_sessions: u16,
+    /// A development server: what to make if there is no directory yet. It also takes mail for any
+    /// address of any domain (operation-and-cli §4).
+    #[serde(default)]
+    pub seed: Option<Seed>,
+}
+
+/// The account of a development server.
+pub type Seed = Local;
+
+fn message_size() -> u64 {
+    100 << 20
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl Accountd {
+    pub(crate) fn of(all: &Static) -> Self {
+        let smtp =
+            || all.listeners.values().filter_map(|l| Some((l, l.services.get(&Kind::Smtp)?)));
+        let mut smtp_hostnames: Vec<Domain> =
+            smtp().filter_map(|(listener, _)| listener.hostname.clone()).collect();
+        smtp_hostnames.sort();
+        smtp_hostnames.dedup();
+        let mut dnsbls: Vec<Domain> = smtp().flat_map(|(_, smtp)| smtp.dnsbls.clone()).collect();
+        dnsbls.sort();
+        dnsbls.dedup();
+        let sizes = all.listeners.values().map(|listener| listener.max_message_size);
+        Self {
+            hostname: all.hostname.clone(),
+            smtp_hostnames,
+            postmaster: all.postmaster.clone(),
+            dnsbls,
+            max_message_size: sizes.max().unwrap_or_else(message_size),
+            gate: all.limits.gate.clone(),
+            delivery: all.limits.delivery.clone(),
+            imap_sessions: all.imap_sessions,
+            seed: all.local.clone(),
+        }
+    }
+}
