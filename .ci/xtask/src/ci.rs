@@ -1,0 +1,54 @@
+//! The gate: what must hold before a change lands.
+
+use crate::{
+    run::{answers, run},
+    schema, tidy,
+};
+use std::time::Instant;
+
+pub(crate) fn gate() -> anyhow::Result<()> {
+    step("fmt", || run("cargo", &["fmt", "--all", "--check"]))?;
+    step("schema", || schema::generate(true))?;
+    step("tidy", tidy::check)?;
+    step("deny", || {
+        run(
+            "cargo",
+            &[
+                "deny",
+                "--offline",
+                "check",
+                "--config",
+                ".ci/deny.toml",
+                "licenses",
+                "bans",
+                "sources",
+            ],
+        )
+    })?;
+    step("clippy", || {
+        run("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+    })?;
+    step("test", || test(&[]))?;
+    step("doc", || run("cargo", &["doc", "--workspace", "--no-deps", "--quiet"]))
+}
+
+/// Builds all binaries (the tests start them) and runs every test.
+pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
+    run("cargo", &["build", "--workspace", "--bins"])?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if answers("cargo", &["nextest", "--version"]) {
+        run("cargo", &[&["nextest", "run", "--workspace"], args.as_slice()].concat())?;
+        // nextest runs no documentation tests.
+        run("cargo", &["test", "--workspace", "--doc", "--quiet"])
+    } else {
+        run("cargo", &[&["test", "--workspace"], args.as_slice()].concat())
+    }
+}
+
+fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    println!("== {name}");
+    let start = Instant::now();
+    work()?;
+    println!("== {name}: {:.0} s", start.elapsed().as_secs_f32());
+    Ok(())
+}

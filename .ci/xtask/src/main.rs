@@ -1,0 +1,59 @@
+//! cargo xtask: the gate and the chores of this workspace.
+//!
+//! `cargo xtask ci` is the whole gate and the pipeline only calls it; `cargo xtask localserve`
+//! builds all binaries and runs the server on this machine.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a program for a terminal")]
+
+mod ci;
+mod localserve;
+mod run;
+mod schema;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the mox workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Everything that must hold before a change lands, in order.
+    Ci,
+    /// Build all binaries and run the server for this machine; arguments go to `moxd localserve`.
+    Localserve {
+        /// Arguments of `moxd localserve`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build all binaries and run all tests.
+    Test {
+        /// Arguments of nextest or `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Generate the Rust half of ipc-schema from its .capnp files.
+    Schema {
+        /// Change nothing; fail if the committed code is not what would be generated.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the import table, file headers and the wiring graph.
+    Tidy,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().chore {
+        Chore::Ci => ci::gate(),
+        Chore::Localserve { args } => localserve::run(&args),
+        Chore::Test { args } => ci::test(&args),
+        Chore::Schema { check } => schema::generate(check),
+        Chore::Tidy => tidy::check(),
+    }
+}

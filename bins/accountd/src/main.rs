@@ -1,0 +1,3 @@
+//! accountd
+
+fn main() {}

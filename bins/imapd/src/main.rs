@@ -1,0 +1,3 @@
+//! imapd
+
+fn main() {}

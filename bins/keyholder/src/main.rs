@@ -1,0 +1,3 @@
+//! keyholder
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! moxctl
+
+fn main() {}

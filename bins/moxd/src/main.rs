@@ -1,0 +1,3 @@
+//! moxd
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! outbound
+
+fn main() {}

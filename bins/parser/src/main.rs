@@ -1,0 +1,3 @@
+//! parser
+
+fn main() {}

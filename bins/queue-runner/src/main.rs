@@ -1,0 +1,3 @@
+//! queue-runner
+
+fn main() {}

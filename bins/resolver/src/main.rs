@@ -1,0 +1,3 @@
+//! resolver
+
+fn main() {}
