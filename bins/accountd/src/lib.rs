@@ -1,0 +1,3 @@
+//! accountd
+
+pub mod store;

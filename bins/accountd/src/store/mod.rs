@@ -1,0 +1,40 @@
+//! The account store: one SQLite database per account, message content beside it in segments.
+//!
+//! The heart of the mail server. What was answered 250 or OK went through here and is on the disk;
+//! what is read comes from here in bounded batches. `docs/architecture.md` says how content gets
+//! from a delivery into a segment; the rules that a power cut tests are in [`index`] and its
+//! siblings, at the lines that keep them.
+//!
+//! Layers, each in its files: `types`, `message`, `rows` and `error` are the words; `index` is one
+//! open account (synchronous, no threads: what the crash tests drive) with its operations in
+//! `deliver`, `mailbox`, `flags`, `transfer`, `erase`, `outbox`, `settings`; `read`, `search` and
+//! `reputation` only read; `segments` are the files; `shared` is the little of an account that stays
+//! in memory; `worker` owns the threads; `handle` is the async face of it all.
+
+mod error;
+mod message;
+mod rows;
+mod types;
+
+pub use error::StoreError;
+pub use message::{
+    Content, Facts, MAX_MESSAGE, MAX_RECIPIENTS, MAX_REFERENCES, MAX_REPUTATION_KEYS, NewMessage,
+    Origin, Recipient, ReputationKey, ReputationKind, Target,
+};
+pub use rows::{
+    AccountChanges, Annotation, ChangesFrom, ContentRef, CopyOutcome, Delivered, FlagChange,
+    JunkMark, KeywordNames, MAX_TEXT_KEYS, MailboxChanges, MailboxInfo, MessageMeta, MessageRow,
+    MetaBatch, MetaWanted, OutboxEntry, Renamed, Reparsed, ReputationHit, RowBatch, SearchBatch,
+    SendLimits, StoreOutcome, Stored, Submission, Submitted, TextKey, ThreadRow, Usage,
+};
+pub use types::{
+    ContentId, FIRST_MODSEQ, Flags, Keyword, KeywordBits, KeywordError, MAX_KEYWORDS,
+    MAX_MESSAGE_KEYWORDS, MailboxId, MessageId, ModSeq, Role, Uid, UidSet,
+};
+
+/// What the directory allows an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Most bytes of messages; `None` is no limit.
+    pub quota: Option<u64>,
+}
