@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod directory;
 pub mod limits;
 mod listener;
 mod problem;
