@@ -1,0 +1,34 @@
+//! Accept loops, bounded line reading, TLS with a remote signer.
+//!
+//! What a face needs between the kernel's sockets and its session machine: [`accept_loop`] with a
+//! bound of open connections, [`LineReader`] that never holds more than its bound,
+//! [`TlsAcceptor`] whose private keys are in another process, [`Conn`] that is plain or TLS, and
+//! writes that end. For processes that connect, [`ClientTls`].
+//!
+//! This crate knows no protocol above TLS and nothing of Cap'n Proto: signing slots come from a
+//! function ([`SigningSlots::new`]), certificates from whoever watches them ([`Certificates`]).
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod certificates;
+mod client;
+mod client_certificate;
+mod conn;
+mod lines;
+mod signing;
+mod tickets;
+mod tls;
+
+pub use accept::{Connections, Permit, accept_loop};
+pub use certificates::{Certificate, CertificateProblem, Certificates};
+pub use client::{ClientTls, ClientTlsError, PeerFacts, Verify, system_roots};
+pub use conn::{Conn, WriteError, flush_within, write_within};
+pub use lines::{LineReader, ReadError};
+pub use signing::{NoSlot, SigningSlots};
+pub use tls::{TlsAcceptor, TlsError, TlsFacts, TlsOptions};
+
+/// The server's half of a TLS connection.
+pub type ServerTlsStream<S> = tokio_rustls::server::TlsStream<S>;
+/// The client's half of a TLS connection.
+pub type ClientTlsStream<S> = tokio_rustls::client::TlsStream<S>;
