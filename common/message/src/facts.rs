@@ -1,0 +1,294 @@
+//! All that is worth keeping of a message, found in one pass.
+
+use crate::{
+    Indexer, Limits, Sink, Structure, charset,
+    date::Date,
+    encoded_word,
+    envelope::Envelope,
+    field::{Fields, unfold_trimmed},
+    html, preview,
+    structure::{Kind, Part},
+    thread,
+};
+
+/// Where a charset may be declared inside an HTML document.
+const META_WITHIN: usize = 1024;
+
+/// The longest decoded value in the header text, in octets.
+const MAX_HEADER_VALUE: usize = 16 << 10;
+
+/// The decoded text of one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartText {
+    /// Index of the part in [`Structure::parts`].
+    pub part: u32,
+    /// Whether it was HTML; the text is what [`html::to_text`] made of it.
+    pub html: bool,
+    /// The text.
+    pub text: String,
+}
+
+/// What a message is, for whoever stores, lists, threads, searches and judges it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Octets of the message.
+    pub size: u64,
+    /// Its parts.
+    pub structure: Structure,
+    /// Its envelope; those of embedded messages are in the structure.
+    pub envelope: Envelope,
+    /// Its Date, read.
+    pub sent: Option<Date>,
+    /// Its subject, decoded.
+    pub subject: String,
+    /// Its canonical message-id.
+    pub message_id: Option<String>,
+    /// The canonical ids it refers to, oldest first.
+    pub references: Vec<String>,
+    /// The base subject, and whether the subject is that of an answer.
+    pub base_subject: thread::BaseSubject,
+    /// Whether it is a delivery status notification (RFC 3464).
+    pub is_dsn: bool,
+    /// Its first words, on one line; empty if there are none to show.
+    pub preview: String,
+    /// The decoded texts, in the order of the parts.
+    pub texts: Vec<PartText>,
+    /// The header decoded, a line `Name: value` a field, in order.
+    pub header_text: String,
+    /// How many Received fields it has; what bounds mail loops (RFC 5321 §6.3).
+    pub received: u32,
+    /// How many From fields it has; RFC 5322 §3.6 wants one.
+    pub from_fields: u32,
+    /// Whether its header has octets above 127, so that it needs SMTPUTF8 (RFC 6531).
+    pub header_8bit: bool,
+    /// Whether anything behind the header has octets above 127, so that it needs 8BITMIME.
+    pub body_8bit: bool,
+    /// Whether text was left out because of a bound.
+    pub text_cut: bool,
+}
+
+impl Facts {
+    /// Octets of its header block with the empty line.
+    #[must_use]
+    pub fn header_length(&self) -> u64 {
+        self.structure.parts.first().map_or(0, |root| root.span.header.end)
+    }
+
+    /// The file names of its parts, decoded, in order.
+    pub fn filenames(&self) -> impl Iterator<Item = String> + '_ {
+        self.structure.parts.iter().filter_map(Part::filename)
+    }
+}
+
+/// The reading of one message. Deterministic; memory is bounded by its [`Limits`] and does not grow
+/// with the message.
+#[derive(Debug)]
+pub struct Job {
+    indexer: Indexer<Collector>,
+    header_8bit: bool,
+    body_8bit: bool,
+}
+
+impl Job {
+    /// A job under these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let collector = Collector { limits, ..Collector::default() };
+        Self {
+            indexer: Indexer::with_sink(limits, collector),
+            header_8bit: false,
+            body_8bit: false,
+        }
+    }
+
+    /// Takes a chunk of the message.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.indexer.push(chunk);
+        if !self.body_8bit && !chunk.is_ascii() {
+            self.see_8bit(chunk);
+        }
+    }
+
+    /// Whether the octets above 127 of a chunk that was taken are in the header or behind it.
+    fn see_8bit(&mut self, chunk: &[u8]) {
+        let start = self.indexer.size() - chunk.len() as u64;
+        let header_end = self.indexer.root_header_end();
+        let inside = header_end
+            .map_or(chunk.len(), |end| {
+                usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX)
+            })
+            .min(chunk.len());
+        self.header_8bit |= !chunk[..inside].is_ascii();
+        self.body_8bit |= !chunk[inside..].is_ascii();
+    }
+
+    /// Ends the message.
+    #[must_use]
+    pub fn finish(self) -> Facts {
+        let size = self.indexer.size();
+        let (structure, collector) = self.indexer.finish_with();
+        let block = &collector.header;
+        let envelope = Envelope::read(block, collector.limits.values);
+        let subject = envelope.decoded_subject();
+        let fields = |name: &str| {
+            u32::try_from(Fields::new(block).filter(|f| f.is(name)).count()).unwrap_or(u32::MAX)
+        };
+        Facts {
+            size,
+            sent: envelope.sent(),
+            message_id: thread::message_id(block),
+            references: thread::references(block),
+            base_subject: thread::base_subject(&subject),
+            is_dsn: is_dsn(&structure),
+            preview: preview_of(&structure, &collector.texts),
+            header_text: header_text(block, collector.limits.header_text),
+            received: fields("Received"),
+            from_fields: fields("From"),
+            header_8bit: self.header_8bit,
+            body_8bit: self.body_8bit,
+            text_cut: collector.cut,
+            texts: collector.texts,
+            structure,
+            envelope,
+            subject,
+        }
+    }
+}
+
+/// RFC 3464 §2: multipart/report with report-type=delivery-status.
+fn is_dsn(structure: &Structure) -> bool {
+    structure.parts.first().is_some_and(|root| {
+        root.media.is("multipart", Some("report"))
+            && root
+                .media
+                .param("report-type")
+                .is_some_and(|t| t.eq_ignore_ascii_case(b"delivery-status"))
+    })
+}
+
+fn header_text(block: &[u8], limit: usize) -> String {
+    let mut out = String::new();
+    for field in Fields::new(block) {
+        if out.len() >= limit {
+            break;
+        }
+        out.push_str(&String::from_utf8_lossy(field.name));
+        out.push_str(": ");
+        out.push_str(&encoded_word::decode(&unfold_trimmed(field.value), MAX_HEADER_VALUE));
+        out.push('\n');
+    }
+    charset::truncate(&mut out, limit);
+    out
+}
+
+/// The first text that shows something: not an attachment, not of an embedded message, of
+/// multipart/signed only the first part, of multipart/encrypted nothing.
+fn preview_of(structure: &Structure, texts: &[PartText]) -> String {
+    texts
+        .iter()
+        .filter(|text| is_shown(structure, text.part as usize))
+        .map(|text| preview::preview(&text.text))
+        .find(|preview| !preview.is_empty())
+        .unwrap_or_default()
+}
+
+fn is_shown(structure: &Structure, index: usize) -> bool {
+    let mut at = Some(index);
+    while let Some(part) = at.and_then(|at| structure.parts.get(at)) {
+        let above = part.span.parent.and_then(|p| structure.parts.get(p as usize));
+        let hidden = part.is_attachment()
+            || above.is_some_and(|above| {
+                above.span.kind == Kind::Message
+                    || above.media.is("multipart", Some("encrypted"))
+                    || (above.media.is("multipart", Some("signed")) && part.span.number != 1)
+            });
+        if hidden {
+            return false;
+        }
+        at = part.span.parent.map(|p| p as usize);
+    }
+    true
+}
+
+/// What is collected while the message passes by.
+#[derive(Debug, Default)]
+struct Collector {
+    limits: Limits,
+    /// The message's own header block, as far as it is interpreted.
+    header: Vec<u8>,
+    texts: Vec<PartText>,
+    /// Octets of `texts`.
+    text_size: usize,
+    cut: bool,
+    current: Option<Current>,
+}
+
+/// The text part that is passing.
+#[derive(Debug)]
+struct Current {
+    html: bool,
+    charset: Vec<u8>,
+    octets: Vec<u8>,
+}
+
+impl Sink for Collector {
+    fn header(&mut self, index: usize, part: &Part, block: &[u8]) {
+        if index == 0 {
+            self.header = block.to_vec();
+        }
+        let is_text = part.span.kind == Kind::Leaf
+            && part.media.is("text", None)
+            && part.span.encoding_is_known();
+        self.current = is_text.then(|| Current {
+            html: part.media.subtype == "html",
+            charset: part.media.param("charset").unwrap_or_default().to_vec(),
+            octets: Vec::new(),
+        });
+    }
+
+    fn content(&mut self, _: usize, content: &[u8]) {
+        let Some(current) = self.current.as_mut() else { return };
+        let room = self.limits.part_text.min(self.limits.text.saturating_sub(self.text_size));
+        let taken = content.len().min(room.saturating_sub(current.octets.len()));
+        self.cut |= taken < content.len();
+        current.octets.extend_from_slice(&content[..taken]);
+    }
+
+    fn end(&mut self, index: usize) {
+        let Some(current) = self.current.take() else { return };
+        let room = self.limits.part_text.min(self.limits.text.saturating_sub(self.text_size));
+        let declared = if current.html && current.charset.is_empty() {
+            meta_charset(&current.octets)
+        } else {
+            &current.charset
+        };
+        let mut text = charset::decode(declared, &current.octets);
+        if current.html {
+            text = html::to_text(&text, room);
+        }
+        self.cut |= text.len() > room;
+        charset::truncate(&mut text, room);
+        if text.trim().is_empty() {
+            return;
+        }
+        self.text_size += text.len();
+        let part = u32::try_from(index).unwrap_or(u32::MAX);
+        self.texts.push(PartText { part, html: current.html, text });
+    }
+}
+
+/// The charset an HTML document declares for itself.
+fn meta_charset(html: &[u8]) -> &[u8] {
+    const NAME: &[u8] = b"charset=";
+    let head = &html[..html.len().min(META_WITHIN)];
+    let Some(at) = head.windows(NAME.len()).position(|w| w.eq_ignore_ascii_case(NAME)) else {
+        return b"";
+    };
+    let value = &head[at + NAME.len()..];
+    let value = value.strip_prefix(b"\"").or_else(|| value.strip_prefix(b"'")).unwrap_or(value);
+    let end = value
+        .iter()
+        .position(|b| !b.is_ascii_alphanumeric() && !matches!(b, b'-' | b'_' | b':' | b'.'))
+        .unwrap_or(value.len());
+    &value[..end]
+}
