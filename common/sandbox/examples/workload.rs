@@ -47,11 +47,22 @@ fn main() {
             .into_iter()
             .filter(|_| profile.folders == Folders::ReadOnly)
             .collect(),
-        supervisor: Some(std::os::unix::process::parent_id()),
+        supervisor: Some(match kind.as_str() {
+            "orphaned" => u32::MAX >> 1,
+            _ => std::os::unix::process::parent_id(),
+        }),
+        without_root: kind == "required",
+        require: if kind == "required" { vec![sandbox::Layer::Uid] } else { Vec::new() },
         breach: Breach::Trap,
-        ..ConfineOptions::default()
     };
-    let report = confine(profile, &options).unwrap();
+    if kind == "threaded" {
+        // Never joined: it is there while `confine` looks.
+        std::thread::spawn(std::thread::park);
+    }
+    let report = confine(profile, &options).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        std::process::exit(3)
+    });
     assert!(report.complete(), "{report}");
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -69,6 +80,7 @@ fn main() {
             "read" => read_work(folder.as_deref().unwrap()),
             "outgoing" => outgoing_work(rest[0].parse().unwrap()).await,
             "abort" => std::process::abort(),
+            "wait" => wait().await,
             _ => std::process::exit(2),
         }
     });
@@ -159,6 +171,13 @@ async fn tls_work(before: &Before) {
         tls.shutdown().await.unwrap();
         task.await.unwrap();
     }
+}
+
+/// Says that it is there, and stays.
+async fn wait() {
+    println!("here");
+    std::io::stdout().flush().unwrap();
+    std::future::pending().await
 }
 
 /// Prints the port of a listener that was there before, and echoes one connection.

@@ -363,3 +363,51 @@ fn limit_both(resource: Resource, limit: u64) -> Result<u64, ConfineError> {
     )?;
     Ok(set)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profiles;
+
+    #[test]
+    fn folders_must_fit_the_profile() {
+        let with = |own: bool, read: bool| ConfineOptions {
+            own_folder: own.then(|| "/tmp".into()),
+            read_only: if read { vec!["/tmp".into()] } else { Vec::new() },
+            ..ConfineOptions::default()
+        };
+        let fits = |profile, own, read| check_folders(profile, &with(own, read)).is_ok();
+        assert!(fits(&profiles::PARSER, false, false));
+        assert!(!fits(&profiles::PARSER, true, false));
+        assert!(!fits(&profiles::PARSER, false, true));
+        assert!(fits(&profiles::ACCOUNTD, true, false));
+        assert!(!fits(&profiles::ACCOUNTD, false, false));
+        assert!(!fits(&profiles::ACCOUNTD, true, true));
+        assert!(fits(&profiles::HTTPD_WEB, false, true));
+        assert!(fits(&profiles::HTTPD_WEB, false, false));
+        assert!(!fits(&profiles::HTTPD_WEB, true, false));
+    }
+
+    #[test]
+    fn a_process_with_threads_is_refused_and_left_as_it_was() {
+        // libtest has at least two.
+        let refused = confine(&profiles::PARSER, &ConfineOptions::default()).unwrap_err();
+        assert!(matches!(refused, ConfineError::Threads(2..)), "{refused}");
+        assert!(!rustix::thread::no_new_privs().unwrap());
+    }
+
+    #[test]
+    fn what_is_required_and_missing_is_named() {
+        let mut report = Report::new("parser");
+        report.push(Layer::Landlock, LayerState::Missing("not built in".to_owned()));
+        report.push(Layer::Uid, LayerState::Partly("a gap".to_owned()));
+        let options = ConfineOptions {
+            require: vec![Layer::Uid, Layer::Landlock, Layer::Seccomp],
+            ..ConfineOptions::default()
+        };
+        let error = require(&options, &report, &[Layer::Seccomp]).unwrap_err();
+        assert_eq!(error.to_string(), "the required layer landlock is missing: not built in");
+        let options = ConfineOptions { require: vec![Layer::Uid], ..options };
+        assert!(require(&options, &report, &[]).is_ok());
+    }
+}

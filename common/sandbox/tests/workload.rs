@@ -136,3 +136,96 @@ fn an_owner_without_a_folder_does_not_start() {
     let output = workload("keyholder", "runtime").arg(given).output().unwrap();
     succeeded("keyholder", &output);
 }
+
+#[test]
+fn privilege_threads_and_a_dead_supervisor_are_refused() {
+    let refused = |kind: &str, why: &str| {
+        let output = workload("parser", kind).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && text.contains(why), "{kind}: {text}");
+    };
+    refused("threaded", "2 threads run already");
+    refused("orphaned", "is gone");
+    refused("required", "required layer uid is missing: started without root");
+
+    if rustix::process::geteuid().is_root() {
+        let binary = workload("parser", "runtime").get_program().to_owned();
+        let as_root = Command::new(&binary).args(["parser", "runtime"]).env_clear().output();
+        let output = as_root.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && text.contains("as root"), "{text}");
+
+        // A unit with ambient capabilities would start a child like this one.
+        let output = Command::new("/usr/bin/setpriv")
+            .args(["--reuid", "52100", "--regid", "52100", "--clear-groups"])
+            .args(["--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service"])
+            .arg(&binary)
+            .args(["parser", "runtime"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && text.contains("CAP_NET_BIND_SERVICE"), "{text}");
+
+        // uid alone is not enough: root's group reads what root's group may read.
+        let output = Command::new(&binary).args(["parser", "runtime"]).uid(UID).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && text.contains("gid 0"), "{text}");
+    }
+}
+
+#[test]
+fn what_proc_shows_of_a_confined_process() {
+    let mut child = workload("parser", "wait").spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "here\n");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let value = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(value("Name:"), "parser");
+    assert_eq!(value("Seccomp:"), "2");
+    assert_eq!(value("Seccomp_filters:"), "2");
+    assert_eq!(value("NoNewPrivs:"), "1");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(value(set), "0000000000000000", "{set}");
+    }
+    if rustix::process::geteuid().is_root() {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let limit = |name: &str| {
+            let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+            let mut both = line[name.len()..].split_whitespace();
+            (both.next().unwrap().to_owned(), both.next().unwrap().to_owned())
+        };
+        let both = |value: u64| (value.to_string(), value.to_string());
+        let limits = &profiles::PARSER.limits;
+        assert_eq!(limit("Max core file size"), both(0));
+        assert_eq!(limit("Max open files"), both(limits.open_files));
+        assert_eq!(limit("Max data size"), both(limits.memory));
+        assert_eq!(limit("Max cpu time"), both(limits.cpu_seconds.unwrap()));
+        assert_eq!(limit("Max processes"), both(limits.threads));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn who_loses_its_supervisor_dies_at_once() {
+    let binary = workload("parser", "wait").get_program().to_owned();
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg("\"$0\" parser wait & wait").arg(binary).stdout(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        shell.uid(UID).gid(UID);
+    }
+    let mut shell = shell.env_clear().spawn().unwrap();
+    let mut out = BufReader::new(shell.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "here\n");
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    // The pipe ends when the last process that holds it has.
+    assert_eq!(out.read_line(&mut line).unwrap(), 0);
+}
