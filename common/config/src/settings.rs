@@ -52,6 +52,9 @@ pub struct Static {
     pub parsers: u16,
     /// Set by `localserve` alone; no key of the file.
     pub local: Option<Local>,
+    /// Users who may use the control sockets: set by the supervisor, which alone may look them up;
+    /// no key of the file.
+    pub control_uids: Vec<u32>,
 }
 
 /// How logs are written.
@@ -278,6 +281,7 @@ impl Static {
             imap_sessions,
             parsers,
             local: None,
+            control_uids: Vec::new(),
         })
     }
 
@@ -335,6 +339,7 @@ impl Static {
             listeners: BTreeMap::from([("local".to_owned(), listener)]),
             imap_sessions: 2,
             parsers: 2,
+            control_uids: Vec::new(),
             local: Some(Local {
                 account: "mox".into(),
                 address: "mox@localhost".into(),

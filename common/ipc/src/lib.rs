@@ -23,6 +23,7 @@
 
 mod build_id;
 mod channel;
+mod clients;
 mod connector;
 mod guard;
 mod ledger;
@@ -32,6 +33,7 @@ mod serve;
 mod wiring;
 
 pub use build_id::BuildId;
+pub use clients::serve_clients;
 pub use connector::{Acceptor, Dialer, HandOver, Incoming, Stream, Unavailable};
 pub use guard::{Limits, Offence};
 pub use line::{Line, Permit, within};

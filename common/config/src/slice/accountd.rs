@@ -38,6 +38,9 @@ pub struct Accountd {
     /// address of any domain (operation-and-cli §4).
     #[serde(default)]
     pub seed: Option<Seed>,
+    /// Who may use the control socket, by uid.
+    #[serde(default)]
+    pub control_uids: Vec<u32>,
 }
 
 /// The account of a development server.
@@ -64,6 +67,7 @@ impl Accountd {
         dnsbls.dedup();
         let sizes = all.listeners.values().map(|listener| listener.max_message_size);
         Self {
+            control_uids: all.control_uids.clone(),
             hostname: all.hostname.clone(),
             smtp_hostnames,
             postmaster: all.postmaster.clone(),

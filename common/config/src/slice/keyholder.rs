@@ -28,6 +28,9 @@ pub struct Keyholder {
     /// DKIM signatures a second on one edge above which it raises an alarm.
     #[serde(default = "dkim_alarm")]
     pub dkim_alarm_per_second: u32,
+    /// Who may use the control socket, by uid.
+    #[serde(default)]
+    pub control_uids: Vec<u32>,
 }
 
 /// Some names.
@@ -90,6 +93,7 @@ impl Keyholder {
         }
         let certificates = certificates.into_iter();
         Self {
+            control_uids: all.control_uids.clone(),
             hostname: all.hostname.clone(),
             edges,
             certificates: certificates

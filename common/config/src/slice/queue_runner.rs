@@ -17,11 +17,15 @@ pub struct QueueRunner {
     /// A development server: everything is local.
     #[serde(default)]
     pub local: bool,
+    /// Who may use the control socket, by uid.
+    #[serde(default)]
+    pub control_uids: Vec<u32>,
 }
 
 impl QueueRunner {
     pub(crate) fn of(all: &Static) -> Self {
         Self {
+            control_uids: all.control_uids.clone(),
             hostname: all.hostname.clone(),
             queue: all.queue.clone(),
             local: all.local.is_some(),
