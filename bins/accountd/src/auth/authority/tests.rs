@@ -1,0 +1,342 @@
+//! The log-in machine against a real credential store, with a pepper that counts its calls.
+
+use super::*;
+use crate::{
+    auth::{
+        pepper::testing::Counting,
+        records::Records,
+        scram::{Bindings, Hash},
+    },
+    peer::Tls,
+};
+use aws_lc_rs::pbkdf2;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use config::directory::{Host, edit::Edit};
+use storage::Open;
+use types::{ManualClock, SessionId};
+
+const TEXT: &str = r#"
+[domain."example.org"]
+localpart_separators = ["+"]
+[account.ann]
+id = "aaaaaaaaaaaaaaab"
+[account.ann.address."ann@example.org"]
+[account.bob]
+id = "aaaaaaaaaaaaaaac"
+[account.bob.address."bob@example.org"]
+"#;
+const PASSWORD: &str = "correct horse";
+const EDGE: EdgeId = EdgeId { role: 8, instance: 0 };
+
+struct Bench {
+    authority: Rc<Authority>,
+    pepper: Rc<Counting>,
+    clock: ManualClock,
+    #[expect(dead_code, reason = "removes the folder at the end")]
+    folder: tempfile::TempDir,
+}
+
+async fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("directory")).unwrap();
+    std::fs::write(folder.path().join("directory/domains.toml"), TEXT).unwrap();
+    for id in ["aaaaaaaaaaaaaaab", "aaaaaaaaaaaaaaac"] {
+        std::fs::create_dir_all(folder.path().join("accounts").join(id)).unwrap();
+    }
+    let pepper = Rc::new(Counting::default());
+    let clock = ManualClock::at(UnixNanos::from_seconds(1_700_000_000));
+    let boot = clock.clone();
+    let boot_start = boot.monotonic();
+    let authority = Rc::new(Authority {
+        directories: Rc::new(Directories::open(folder.path(), Host::default()).unwrap()),
+        vault: Vault::start(Records::open(folder.path(), Open::default()).unwrap()).unwrap(),
+        hashing: Hashing::start().unwrap(),
+        pepper: Rc::clone(&pepper) as Rc<dyn Pepper>,
+        failed: RefCell::new(FailedLogins::new()),
+        lives: Lives::default(),
+        ticket_keys: TicketKeys::open(folder.path(), clock.now()).unwrap(),
+        clock: Arc::new(clock.clone()),
+        boot_clock: Rc::new(move || boot.monotonic() - boot_start),
+        clear_text: vec!["local/submission".into()],
+    });
+    authority.prepare().await.unwrap();
+    authority.set_password(ann(), Secret::new(PASSWORD.into())).await.unwrap();
+    Bench { authority, pepper, clock, folder }
+}
+
+fn ann() -> AccountId {
+    "aaaaaaaaaaaaaaab".parse().unwrap()
+}
+
+fn peer() -> Peer {
+    let tls = Tls {
+        version: 0x0304,
+        cipher_suite: 0x1301,
+        bindings: Bindings { exporter: vec![5; 32], end_point: vec![6; 32] },
+        client_key: Some([9; 32]),
+        server_name: String::new(),
+    };
+    Peer {
+        ip: "192.0.2.1".parse().unwrap(),
+        session: SessionId::from_bytes([1; 8]),
+        tls: Some(tls),
+        ..Peer::ourselves()
+    }
+}
+
+/// How an exchange ended, in words.
+fn ended(step: Step) -> Result<Proved, Failure> {
+    match step {
+        Step::Success { proved, .. } => Ok(proved),
+        Step::Failure(failure) => Err(failure),
+        Step::Challenge(..) => panic!("asks again"),
+    }
+}
+
+async fn plain(bench: &Bench, user: &str, password: &str) -> Result<Proved, Failure> {
+    let message = format!("\0{user}\0{password}");
+    let step = bench.authority.start("PLAIN", peer(), EDGE, Some(message.as_bytes())).await;
+    ended(step)
+}
+
+/// A client's side of SCRAM: the server's first message, and how it ended.
+async fn scram(
+    bench: &Bench,
+    mechanism: &str,
+    user: &str,
+    password: &str,
+) -> (String, Result<Proved, Failure>) {
+    let hash = if mechanism.contains("256") { Hash::Sha256 } else { Hash::Sha1 };
+    let (gs2, binding) = if mechanism.ends_with("PLUS") {
+        ("p=tls-exporter,,", vec![5; 32])
+    } else {
+        ("n,,", Vec::new())
+    };
+    let bare = format!("n={user},r=clientnonce");
+    let first = format!("{gs2}{bare}");
+    let step = bench.authority.start(mechanism, peer(), EDGE, Some(first.as_bytes())).await;
+    let (server_first, exchange) = match step {
+        Step::Challenge(data, exchange) => (String::from_utf8(data).unwrap(), exchange),
+        other @ (Step::Success { .. } | Step::Failure(_)) => return (String::new(), ended(other)),
+    };
+    let mut fields = server_first.split(',');
+    let nonce = fields.next().unwrap();
+    let salt = BASE64_STANDARD.decode(fields.next().unwrap().strip_prefix("s=").unwrap()).unwrap();
+    let rounds = fields.next().unwrap().strip_prefix("i=").unwrap().parse().unwrap();
+    let algorithm = match hash {
+        Hash::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
+        Hash::Sha1 => pbkdf2::PBKDF2_HMAC_SHA1,
+    };
+    let mut salted = vec![0; hash.octets()];
+    pbkdf2::derive(algorithm, rounds, &salt, password.as_bytes(), &mut salted);
+    let client_key = hash.hmac(&salted, b"Client Key");
+    let bound = BASE64_STANDARD.encode([gs2.as_bytes(), &binding].concat());
+    let without_proof = format!("c={bound},{nonce}");
+    let auth = format!("{bare},{server_first},{without_proof}");
+    let signature = hash.hmac(&hash.digest(&client_key), auth.as_bytes());
+    let proof: Vec<u8> = client_key.iter().zip(&signature).map(|(k, s)| k ^ s).collect();
+    let last = format!("{without_proof},p={}", BASE64_STANDARD.encode(proof));
+    let step = bench.authority.respond(exchange, last.as_bytes()).await;
+    if let Step::Success { additional, .. } = &step {
+        let server = hash.hmac(&hash.hmac(&salted, b"Server Key"), auth.as_bytes());
+        let expected = format!("v={}", BASE64_STANDARD.encode(server));
+        assert_eq!(additional.as_deref(), Some(expected.as_bytes()));
+    }
+    (server_first, ended(step))
+}
+
+#[tokio::test]
+async fn every_mechanism_lets_in_who_knows_the_password() {
+    let bench = bench().await;
+    for user in ["ann@example.org", "Ann+list@EXAMPLE.org"] {
+        let proved = plain(&bench, user, PASSWORD).await.unwrap();
+        assert_eq!(proved.basis.account, ann());
+        for mechanism in ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"]
+        {
+            let (_, result) = scram(&bench, mechanism, user, PASSWORD).await;
+            assert_eq!(result.unwrap().basis.account, ann(), "{mechanism}");
+        }
+    }
+    assert_eq!(
+        plain(&bench, "ann@example.org", "wrong").await.unwrap_err(),
+        Failure::BadCredentials
+    );
+    let (_, result) = scram(&bench, "SCRAM-SHA-256", "ann@example.org", "wrong").await;
+    assert_eq!(result.unwrap_err(), Failure::BadCredentials);
+}
+
+/// What one attempt costs: opens and macs at keyholder.
+async fn cost(bench: &Bench, attempt: impl Future<Output = Result<Proved, Failure>>) -> (u32, u32) {
+    let pepper = &bench.pepper;
+    let before = (pepper.opens.get(), pepper.macs.get());
+    assert_eq!(attempt.await.unwrap_err(), Failure::BadCredentials);
+    (pepper.opens.get() - before.0, pepper.macs.get() - before.1)
+}
+
+#[tokio::test]
+async fn nobody_cannot_be_told_from_somebody() {
+    let bench = bench().await;
+    // Known, known without a password, unknown localpart, unknown domain, no address at all.
+    for user in
+        ["ann@example.org", "bob@example.org", "x@example.org", "x@other.example", "not an address"]
+    {
+        bench.authority.failed.borrow_mut().clear();
+        assert_eq!(cost(&bench, plain(&bench, user, "wrong")).await, (1, 1), "{user}");
+        assert_eq!(cost(&bench, plain(&bench, user, "a\tb")).await, (1, 1), "{user}");
+        let attempt = async { scram(&bench, "SCRAM-SHA-256", user, "wrong").await.1 };
+        assert_eq!(cost(&bench, attempt).await, (1, 1), "{user}");
+        let (first, _) = scram(&bench, "SCRAM-SHA-1", user, "wrong").await;
+        let (second, _) = scram(&bench, "SCRAM-SHA-1", user, "wrong").await;
+        let salt = |text: &str| text.split(',').nth(1).unwrap().to_owned();
+        assert_eq!(salt(&first), salt(&second), "the same salt each time for {user}");
+        assert!(first.ends_with("i=100000") && salt(&first).len() == "s=".len() + 24, "{first}");
+    }
+    let (one, _) = scram(&bench, "SCRAM-SHA-1", "x@example.org", "w").await;
+    let (two, _) = scram(&bench, "SCRAM-SHA-1", "y@example.org", "w").await;
+    assert_ne!(one.split(',').nth(1), two.split(',').nth(1), "another salt for another name");
+}
+
+#[tokio::test]
+async fn failures_are_limited_and_faults_of_ours_are_not_counted() {
+    let bench = bench().await;
+    bench.pepper.away.set(true);
+    for _ in 0..20 {
+        assert_eq!(
+            plain(&bench, "ann@example.org", PASSWORD).await.unwrap_err(),
+            Failure::Temporary
+        );
+    }
+    bench.pepper.away.set(false);
+    for _ in 0..10 {
+        assert_eq!(
+            plain(&bench, "ann@example.org", "no").await.unwrap_err(),
+            Failure::BadCredentials
+        );
+    }
+    assert_eq!(
+        plain(&bench, "ann@example.org", PASSWORD).await.unwrap_err(),
+        Failure::TooManyFailures
+    );
+    bench.clock.advance(Duration::from_secs(61));
+    plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn clear_text_only_where_it_is_allowed() {
+    let bench = bench().await;
+    let clear = |listener: &str| Peer { tls: None, listener: listener.into(), ..peer() };
+    let message = format!("\0ann@example.org\0{PASSWORD}");
+    let start = async |peer| {
+        ended(bench.authority.start("PLAIN", peer, EDGE, Some(message.as_bytes())).await)
+    };
+    assert_eq!(start(clear("public/submission")).await.unwrap_err(), Failure::TlsRequired);
+    assert!(start(clear("local/submission")).await.is_ok());
+    assert!(start(clear("local/submission/127.0.0.1:1587")).await.is_ok());
+    assert!(bench.authority.mechanisms(&clear("public/submission")).is_empty());
+}
+
+#[tokio::test]
+async fn client_keys_log_in_as_their_account_alone() {
+    let bench = bench().await;
+    let external = async |login: &str| {
+        ended(bench.authority.start("EXTERNAL", peer(), EDGE, Some(login.as_bytes())).await)
+    };
+    assert_eq!(external("").await.unwrap_err(), Failure::BadCredentials);
+    let add = bench.authority.key_add(ann(), [9; 32], "laptop".into(), "ann@example.org".into());
+    assert!(add.await.unwrap());
+    assert_eq!(external("").await.unwrap().basis.account, ann());
+    assert_eq!(external("ann+x@example.org").await.unwrap().login.to_string(), "ann+x@example.org");
+    assert_eq!(external("bob@example.org").await.unwrap_err(), Failure::BadCredentials);
+}
+
+#[tokio::test]
+async fn what_a_session_rests_on_ends_it() {
+    let bench = bench().await;
+    let authority = &bench.authority;
+    let log_in = async || {
+        let proved = plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
+        authority.admit(proved).await.unwrap()
+    };
+    let add = authority.key_add(ann(), [9; 32], "laptop".into(), "ann@example.org".into());
+    assert!(add.await.unwrap());
+    let by_key = ended(authority.start("EXTERNAL", peer(), EDGE, Some(b"")).await).unwrap();
+    let by_key = authority.admit(by_key).await.unwrap();
+    let session = log_in().await;
+    let edge = EdgeId { role: 7, instance: 2 };
+    let id = SessionId::from_bytes([1; 8]);
+    let ticket = authority.ticket(&session.live.basis, &session.login, id, Scope::Account, edge);
+    let key_ticket = authority.ticket(&by_key.live.basis, &by_key.login, id, Scope::Account, edge);
+    assert!(authority.redeem(&ticket, Scope::Account, edge).await.unwrap().is_some());
+    assert!(authority.redeem(&ticket, Scope::Submit, edge).await.unwrap().is_none());
+    assert!(authority.redeem(&ticket, Scope::Account, EDGE).await.unwrap().is_none());
+    let renewed = authority.renew(&ticket, edge).await.unwrap().unwrap();
+
+    // A changed password ends what rests on the old one, and nothing else.
+    let stale = plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
+    authority.set_password(ann(), Secret::new("another one".into())).await.unwrap();
+    assert!(session.live.check().is_err());
+    assert!(by_key.live.check().is_ok());
+    for sealed in [&ticket, &renewed] {
+        assert!(authority.redeem(sealed, Scope::Account, edge).await.unwrap().is_none());
+        assert!(authority.renew(sealed, edge).await.unwrap().is_none());
+    }
+    assert_eq!(authority.admit(stale).await.unwrap_err(), Failure::BadCredentials);
+
+    // A removed key.
+    assert!(authority.redeem(&key_ticket, Scope::Account, edge).await.unwrap().is_some());
+    assert_eq!(authority.key_remove([9; 32]).await.unwrap(), Some(ann()));
+    assert!(by_key.live.check().is_err());
+    assert!(authority.redeem(&key_ticket, Scope::Account, edge).await.unwrap().is_none());
+
+    // A disabled account: told only after a right proof.
+    let proved = plain(&bench, "ann@example.org", "another one").await.unwrap();
+    let session = authority.admit(proved).await.unwrap();
+    let told = session.live.revoked();
+    let disable = Edit::LoginDisabled { name: "ann", message: "on leave" };
+    authority.directories.change(&disable).unwrap();
+    authority.revoke_account(ann(), "the account was disabled").await.unwrap();
+    assert_eq!(told.await, "the account was disabled");
+    let (right, wrong) = ("another one", PASSWORD);
+    assert_eq!(
+        plain(&bench, "ann@example.org", right).await.unwrap_err(),
+        Failure::AccountDisabled
+    );
+    assert_eq!(plain(&bench, "ann@example.org", wrong).await.unwrap_err(), Failure::BadCredentials);
+}
+
+#[tokio::test]
+async fn the_administrator() {
+    let bench = bench().await;
+    let authority = &bench.authority;
+    let peer = peer();
+    assert_eq!(authority.admin_login(&peer, "x").await, Err(Failure::BadCredentials));
+    authority.set_admin_password(Secret::new("sesame sesame".into())).await.unwrap();
+    assert_eq!(authority.admin_login(&peer, "sesame sesame").await, Ok(()));
+    for _ in 0..10 {
+        assert_eq!(authority.admin_login(&peer, "x").await, Err(Failure::BadCredentials));
+    }
+    assert_eq!(authority.admin_login(&peer, "sesame sesame").await, Err(Failure::TooManyFailures));
+}
+
+#[tokio::test]
+async fn history_tells_what_happened() {
+    let bench = bench().await;
+    plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
+    plain(&bench, "ann@example.org", "wrong").await.unwrap_err();
+    plain(&bench, "who@example.org", "wrong").await.unwrap_err();
+    let of = async |account| {
+        let rows = bench.authority.vault.run(move |r| r.attempts(account, 10)).await.unwrap();
+        rows.iter().map(|a| (a.login.clone(), a.result.clone())).collect::<Vec<_>>()
+    };
+    // History is written when the thread is idle: the first look may come before that.
+    let mut seen = of(Some(ann())).await;
+    for _ in 0..100 {
+        if seen.len() == 2 {
+            break;
+        }
+        tokio::task::yield_now().await;
+        seen = of(Some(ann())).await;
+    }
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert_eq!(of(None).await, [("who@example.org".to_owned(), "badcreds".to_owned())]);
+}

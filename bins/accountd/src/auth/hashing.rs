@@ -1,0 +1,194 @@
+//! Password hashing on its own two threads, behind a bounded waiting room that is served round-robin
+//! by network: a flood from one network waits behind itself, not in front of everybody.
+
+use super::limiter::{Network, networks};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+use tokio::sync::oneshot;
+
+/// Threads; each hash takes 19 MiB and 20 ms of one.
+const THREADS: usize = 2;
+/// Jobs that wait over all networks: 2.5 s of work.
+const MAX_WAITING: usize = 256;
+/// Jobs that wait of one network.
+const MAX_OF_NETWORK: usize = 16;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The waiting room is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords wait to be checked")]
+pub(crate) struct Full;
+
+/// The threads and who waits for them.
+#[derive(Clone)]
+pub(crate) struct Hashing {
+    shared: Arc<Shared>,
+    #[expect(dead_code, reason = "its Drop ends the threads")]
+    alive: Arc<Alive>,
+}
+
+struct Shared {
+    room: Mutex<Room>,
+    wake: Condvar,
+}
+
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        lock(&self.0.room).closed = true;
+        self.0.wake.notify_all();
+    }
+}
+
+/// Who waits, by network, and whose turn it is.
+#[derive(Default)]
+struct Room {
+    waiting: BTreeMap<Network, VecDeque<Job>>,
+    turns: VecDeque<Network>,
+    total: usize,
+    closed: bool,
+}
+
+impl Room {
+    fn add(&mut self, network: Network, job: Job) -> Result<(), Full> {
+        let queue = self.waiting.entry(network).or_default();
+        if self.total >= MAX_WAITING || queue.len() >= MAX_OF_NETWORK {
+            if queue.is_empty() {
+                self.waiting.remove(&network);
+            }
+            return Err(Full);
+        }
+        if queue.is_empty() {
+            self.turns.push_back(network);
+        }
+        queue.push_back(job);
+        self.total += 1;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        let network = self.turns.pop_front()?;
+        let queue = self.waiting.get_mut(&network)?;
+        let job = queue.pop_front();
+        if queue.is_empty() {
+            self.waiting.remove(&network);
+        } else {
+            self.turns.push_back(network);
+        }
+        self.total -= usize::from(job.is_some());
+        job
+    }
+}
+
+fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
+    room.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hashing {
+    /// Starts the threads.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { room: Mutex::new(Room::default()), wake: Condvar::new() });
+        for n in 0..THREADS {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name(format!("hash-{n}")).spawn(move || work(&shared))?;
+        }
+        Ok(Self { alive: Arc::new(Alive(Arc::clone(&shared))), shared })
+    }
+
+    /// Runs `hash` on one of the threads, when its network's turn comes.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        ip: IpAddr,
+        hash: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Full> {
+        let (answer, waiting) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // Who went away is not hashed for.
+            if !answer.is_closed() {
+                let _ = answer.send(hash());
+            }
+        });
+        // The middle class: one host with many addresses is one network.
+        let [_, network, _] = networks(ip);
+        lock(&self.shared.room).add(network, job)?;
+        self.shared.wake.notify_one();
+        waiting.await.map_err(|_| Full)
+    }
+}
+
+fn work(shared: &Shared) {
+    loop {
+        let mut room = lock(&shared.room);
+        let job = loop {
+            match room.next() {
+                Some(job) => break job,
+                None if room.closed => return,
+                None => room = shared.wake.wait(room).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(room);
+        // A panic ends this job alone: its asker sees a closed channel.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+            tracing::error!("a hash panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        networks(text.parse().unwrap())[1]
+    }
+
+    #[test]
+    fn networks_take_turns() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut room = Room::default();
+        for name in ["a1", "a2", "a3", "b1", "c1"] {
+            let ip = format!("192.0.{}.1", name.as_bytes()[0]);
+            let order = Arc::clone(&order);
+            room.add(network(&ip), Box::new(move || order.lock().unwrap().push(name))).unwrap();
+        }
+        while let Some(job) = room.next() {
+            job();
+        }
+        assert_eq!(*order.lock().unwrap(), ["a1", "b1", "c1", "a2", "a3"]);
+        assert_eq!((room.total, room.waiting.len(), room.turns.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_room_is_bounded() {
+        let mut room = Room::default();
+        for _ in 0..MAX_OF_NETWORK {
+            room.add(network("192.0.2.1"), Box::new(|| ())).unwrap();
+        }
+        assert_eq!(room.add(network("192.0.2.2"), Box::new(|| ())), Err(Full));
+        let mut others = 0..=255u8;
+        while room.total < MAX_WAITING {
+            let ip = format!("198.{}.0.1", others.next().unwrap());
+            room.add(network(&ip), Box::new(|| ())).unwrap();
+        }
+        assert_eq!(room.add(network("203.0.113.1"), Box::new(|| ())), Err(Full));
+        assert!(!room.waiting.contains_key(&network("203.0.113.1")));
+    }
+
+    #[tokio::test]
+    async fn answers_and_survives_a_panic() {
+        let hashing = Hashing::start().unwrap();
+        let ip = "192.0.2.1".parse().unwrap();
+        assert_eq!(hashing.run(ip, || 7).await, Ok(7));
+        for _ in 0..4 {
+            let died: Result<(), Full> = hashing.run(ip, || panic!("a hash that panics")).await;
+            assert_eq!(died, Err(Full));
+        }
+        assert_eq!(hashing.run(ip, || 8).await, Ok(8));
+    }
+}

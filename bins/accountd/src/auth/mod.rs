@@ -1,0 +1,16 @@
+//! Who somebody is: SASL, verifiers, keys, tickets, limits, and the end of sessions.
+
+pub(crate) mod admin;
+pub(crate) mod authority;
+pub(crate) mod hashing;
+pub(crate) mod limiter;
+pub(crate) mod live;
+pub(crate) mod opaque;
+pub(crate) mod pepper;
+pub(crate) mod records;
+pub(crate) mod sasl;
+pub(crate) mod scram;
+pub(crate) mod ticket;
+pub(crate) mod ticket_keys;
+pub(crate) mod vault;
+pub(crate) mod verifier;

@@ -1,0 +1,105 @@
+//! The thread on which credentials are read and written: SQL never runs where calls are answered.
+
+use super::records::{Attempt, Records};
+use std::{collections::BTreeMap, thread};
+use storage::Error;
+use tokio::sync::{mpsc, oneshot};
+use types::AccountId;
+
+/// Jobs that may wait; more are refused as temporary.
+const MAX_WAITING: usize = 1024;
+/// Different attempts that wait to be written.
+const MAX_NOTES: usize = 4096;
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// What the thread has.
+pub(crate) struct Worker {
+    pub(crate) records: Records,
+    notes: BTreeMap<Option<AccountId>, Vec<Attempt>>,
+    noted: usize,
+}
+
+/// A fault of ours, told to the peer as temporary.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum VaultError {
+    /// Too much waits already, or the thread has ended.
+    #[error("the credential store is busy")]
+    Busy,
+    /// What SQLite says.
+    #[error("{0}")]
+    Storage(String),
+}
+
+impl From<Error> for VaultError {
+    fn from(error: Error) -> Self {
+        VaultError::Storage(error.to_string())
+    }
+}
+
+/// A handle on the thread; it ends when the last one is dropped.
+#[derive(Clone)]
+pub(crate) struct Vault {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Vault {
+    /// Starts the thread.
+    pub(crate) fn start(records: Records) -> std::io::Result<Self> {
+        let (jobs, mut waiting) = mpsc::channel::<Job>(MAX_WAITING);
+        thread::Builder::new().name("credentials".into()).spawn(move || {
+            let mut worker = Worker { records, notes: BTreeMap::new(), noted: 0 };
+            while let Some(job) = waiting.blocking_recv() {
+                job(&mut worker);
+                // Nobody waits for history: it is written when nothing else is to do, so a burst of
+                // attempts costs one sync.
+                if waiting.is_empty() {
+                    worker.write_notes();
+                }
+            }
+            worker.write_notes();
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs a piece of work there.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Records) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let (answer, waiting) = oneshot::channel();
+        let job: Job = Box::new(move |worker| {
+            // Who asked may have gone.
+            let _ = answer.send(work(&mut worker.records));
+        });
+        self.jobs.try_send(job).map_err(|_| VaultError::Busy)?;
+        Ok(waiting.await.map_err(|_| VaultError::Busy)??)
+    }
+
+    /// Notes an attempt for the history; dropped when too many wait.
+    pub(crate) fn note(&self, account: Option<AccountId>, attempt: Attempt) {
+        let job: Job = Box::new(move |worker| worker.keep(account, attempt));
+        if self.jobs.try_send(job).is_err() {
+            tracing::warn!("an attempt to log in was not noted: too much waits");
+        }
+    }
+}
+
+impl Worker {
+    fn keep(&mut self, account: Option<AccountId>, attempt: Attempt) {
+        if self.noted >= MAX_NOTES {
+            self.write_notes();
+        }
+        self.noted += 1;
+        self.notes.entry(account).or_default().push(attempt);
+    }
+
+    fn write_notes(&mut self) {
+        self.noted = 0;
+        for (account, attempts) in std::mem::take(&mut self.notes) {
+            if let Err(error) = self.records.note(account, &attempts) {
+                tracing::error!(%error, ?account, "log-in history not written");
+            }
+        }
+    }
+}
