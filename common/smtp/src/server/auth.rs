@@ -37,7 +37,7 @@ impl Session {
     fn slow_down(&mut self) {
         let seconds = self.ledger.failed_logins.saturating_sub(limits::SLOW_AFTER_LOGINS);
         if seconds > 0 {
-            self.actions.push(Action::Pause(Duration::from_secs(u64::from(seconds))));
+            self.pause(Duration::from_secs(u64::from(seconds)));
         }
     }
 
@@ -83,7 +83,7 @@ impl Session {
     pub(super) fn logged_in(&mut self) -> Phase {
         self.logged_in = true;
         self.ledger.failed_logins = 0;
-        self.actions.push(Action::Slow(false));
+        self.slow(false);
         self.reply(Reply::new(235, (2, 7, 0), "Logged in"));
         Phase::Ready
     }
@@ -96,11 +96,11 @@ impl Session {
         if why != AuthRefused::Temporary {
             self.ledger.failed_logins = self.ledger.failed_logins.saturating_add(1);
         }
-        if self.ledger.failed_logins >= limits::MAX_FAILED_LOGINS {
+        if self.ledger.failed_logins >= self.settings.limits.failed_logins {
             return self.close_with(Reply::new(421, (4, 7, 0), "Too many failed log-ins"));
         }
         if self.ledger.failed_logins == limits::SLOW_AFTER_LOGINS {
-            self.actions.push(Action::Slow(true));
+            self.slow(true);
         }
         self.reply(why.into());
         Phase::Ready

@@ -54,6 +54,7 @@ enum Mode {
 /// A session and the bytes around it.
 pub struct Connection {
     session: Option<Session>,
+    settings: Arc<Settings>,
     input: Input,
     unsent: Vec<u8>,
     todo: VecDeque<Action>,
@@ -66,9 +67,11 @@ impl Connection {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(settings: Arc<Settings>, peer: Peer, now: Now) -> Self {
-        let (session, todo) = Session::new(settings, peer, now).handle(Event::Start, now);
+        let (session, todo) =
+            Session::new(Arc::clone(&settings), peer, now).handle(Event::Start, now);
         Self {
             session: Some(session),
+            settings,
             input: Input::default(),
             unsent: Vec::new(),
             todo: todo.into(),
@@ -76,6 +79,10 @@ impl Connection {
             taken: Taken::Whole,
             slow: false,
         }
+    }
+
+    fn limits(&self) -> &limits::Limits {
+        &self.settings.limits
     }
 
     /// Slow mode: the carrier may read once a second and send one octet a second, as long as it
@@ -164,8 +171,7 @@ impl Connection {
             }
             Action::ReadData(content) => {
                 self.taken = Taken::Whole;
-                let max = self.session.as_ref().map_or(0, |session| session.settings.max_size);
-                let receiver = Receiver::new(max);
+                let receiver = Receiver::new(self.settings.max_size);
                 self.mode = Mode::Data { receiver, content, since: now.mono };
                 None
             }
@@ -190,7 +196,7 @@ impl Connection {
         let sasl = self.session.as_ref().is_some_and(Session::in_sasl);
         // RFC 4954 §4 bounds AUTH with its initial response like the lines behind it.
         let auth = self.input.as_slice().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"AUTH "));
-        let limit = if sasl || auth { Input::MAX_AUTH_LINE } else { Input::MAX_LINE };
+        let limit = if sasl || auth { Input::MAX_AUTH_LINE } else { self.limits().command_line };
         match self.input.line(limit) {
             Line::Whole { bytes, bare_lf } => {
                 self.event(Event::Line { bytes: &bytes, bare_lf }, now);
@@ -201,7 +207,7 @@ impl Connection {
                 self.event(Event::LineTooLong, now);
                 None
             }
-            Line::Incomplete => Some(self.flush_or(Step::Read(limits::IDLE))),
+            Line::Incomplete => Some(self.flush_or(Step::Read(self.limits().idle))),
         }
     }
 
@@ -225,12 +231,12 @@ impl Connection {
         if step.is_some() || used > 0 {
             return step;
         }
-        let left = limits::DATA.saturating_sub(now.mono.saturating_duration_since(since));
+        let left = self.limits().data.saturating_sub(now.mono.saturating_duration_since(since));
         if left.is_zero() {
             self.event(Event::TimedOut, now);
             return None;
         }
-        Some(self.flush_or(Step::Read(left.min(limits::IDLE))))
+        Some(self.flush_or(Step::Read(left.min(self.limits().idle))))
     }
 
     fn event(&mut self, event: Event<'_>, now: Now) {

@@ -4,6 +4,45 @@
 
 use std::time::Duration;
 
+/// What an administrator may set; [`Limits::default`] is what the constants below say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// [`MAX_RECIPIENTS`].
+    pub recipients: u32,
+    /// Octets of a command line with its end.
+    pub command_line: usize,
+    /// [`MAX_RECEIVED`].
+    pub received: u32,
+    /// [`MAX_FAILED_DATA`].
+    pub failed_data: u32,
+    /// [`MAX_FAILED_LOGINS`].
+    pub failed_logins: u32,
+    /// [`IDLE`].
+    pub idle: Duration,
+    /// [`DATA`].
+    pub data: Duration,
+    /// [`SESSION`].
+    pub session: Duration,
+    /// Pauses and slow mode against bad clients; off on development servers.
+    pub pacing: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            recipients: MAX_RECIPIENTS,
+            command_line: crate::Input::MAX_LINE,
+            received: MAX_RECEIVED,
+            failed_data: MAX_FAILED_DATA,
+            failed_logins: MAX_FAILED_LOGINS,
+            idle: IDLE,
+            data: DATA,
+            session: SESSION,
+            pacing: true,
+        }
+    }
+}
+
 /// Recipients of one transaction, announced as LIMITS RCPTMAX (RFC 9422).
 pub const MAX_RECIPIENTS: u32 = 1000;
 /// Command lines that were wrong in form or order, in a session.

@@ -49,6 +49,8 @@ pub struct Settings {
     pub pedantic: bool,
     /// The largest message.
     pub max_size: u64,
+    /// What a client may do.
+    pub limits: limits::Limits,
 }
 
 impl Settings {
@@ -64,6 +66,7 @@ impl Settings {
             requiretls: true,
             pedantic: false,
             max_size: limits::DEFAULT_MAX_SIZE,
+            limits: limits::Limits::default(),
         }
     }
 }

@@ -256,7 +256,7 @@ impl Session {
     }
 
     fn line(&mut self, open: Option<Transaction>, bytes: &[u8], bare_lf: bool, now: Now) -> Phase {
-        if now.mono.saturating_duration_since(self.started) > limits::SESSION {
+        if now.mono.saturating_duration_since(self.started) > self.settings.limits.session {
             return self.close_with(Reply::new(421, (4, 4, 2), "Session took too long"));
         }
         self.ledger.commands = self.ledger.commands.saturating_add(1);
@@ -370,7 +370,7 @@ impl Session {
         }
         lines.push("ENHANCEDSTATUSCODES".to_owned());
         lines.push("8BITMIME".to_owned());
-        lines.push(format!("LIMITS RCPTMAX={}", limits::MAX_RECIPIENTS));
+        lines.push(format!("LIMITS RCPTMAX={}", settings.limits.recipients));
         lines.push("SMTPUTF8".to_owned());
         self.reply(Reply::plain(250, lines.join("\n")));
     }
@@ -399,6 +399,20 @@ impl Session {
     pub(super) fn reply(&mut self, reply: Reply) {
         let reply = if reply.is_error() { reply.with_id(self.peer.id) } else { reply };
         self.actions.push(Action::Reply(reply));
+    }
+
+    /// Makes a bad client wait.
+    pub(super) fn pause(&mut self, time: Duration) {
+        if self.settings.limits.pacing {
+            self.actions.push(Action::Pause(time));
+        }
+    }
+
+    /// Makes it wait at every octet, or no longer.
+    pub(super) fn slow(&mut self, slow: bool) {
+        if self.settings.limits.pacing {
+            self.actions.push(Action::Slow(slow));
+        }
     }
 
     pub(super) fn ok(&mut self, code: u16, text: &str) {

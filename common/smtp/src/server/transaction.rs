@@ -33,7 +33,9 @@ impl Session {
         if open.is_some() {
             return self.out_of_order(open, "A transaction is open already");
         }
-        if self.ledger.accepted_data == 0 && self.ledger.failed_data > limits::MAX_FAILED_DATA {
+        if self.ledger.accepted_data == 0
+            && self.ledger.failed_data > self.settings.limits.failed_data
+        {
             return self.close_with(Reply::new(550, (5, 1, 0), "Too many failed messages"));
         }
         if self.ledger.transactions >= limits::MAX_TRANSACTIONS {
@@ -130,7 +132,7 @@ impl Session {
         } else if matches!(path, ForwardPath::Literal(..)) {
             Some(RcptRefused::Literal)
         } else if open.unknown
-            || open.accepted >= limits::MAX_RECIPIENTS
+            || open.accepted >= self.settings.limits.recipients
             // A DSN goes to whoever sent the mail: one address.
             || (mx && open.null && open.accepted > 0)
         {
@@ -218,10 +220,10 @@ impl Session {
     ) -> Phase {
         let refusal = if let Some(defect) = end.defect {
             Some(CommitRefused::Defect(defect))
-        } else if end.received > limits::MAX_RECEIVED {
+        } else if end.received > self.settings.limits.received {
             Some(CommitRefused::Loop)
         } else if open.unknown {
-            self.actions.push(Action::Pause(limits::UNKNOWN_PAUSE));
+            self.pause(limits::UNKNOWN_PAUSE);
             Some(CommitRefused::UnknownLocalpart)
         } else if taken == Taken::Lost {
             Some(CommitRefused::Unavailable)
@@ -276,7 +278,7 @@ impl Session {
         let judged = matches!(why, CommitRefused::Said(_));
         let close = matches!(why, CommitRefused::Said(said) if said.close);
         if judged && self.settings.role == Role::Mx {
-            self.actions.push(Action::Slow(true));
+            self.slow(true);
         }
         let reply = Reply::from(why);
         // RFC 5321 §4.1.1.4: whatever the answer, the transaction is over.
