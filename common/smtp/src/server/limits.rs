@@ -84,6 +84,6 @@ pub const UNKNOWN_PAUSE: Duration = Duration::from_secs(5);
 /// How far ahead FUTURERELEASE reaches.
 pub const MAX_HOLD: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 /// Octets of content put out in one step.
-pub const CHUNK: usize = 64 << 10;
+pub const CHUNK: usize = 32 << 10;
 /// Replies of pipelined commands go out together (RFC 2920 §3.2), up to this size.
 pub const MAX_UNSENT: usize = 16 << 10;

@@ -1,0 +1,5 @@
+//! The harness.
+
+#![forbid(unsafe_code)]
+
+pub mod transcript;
