@@ -1,0 +1,343 @@
+//! Commands that change something: mailboxes, flags, copies, removal, APPEND.
+
+use super::{
+    Answer, End, Flow, MailboxOutcome, Next, Question, Refused, Running, Session, Sync, Task,
+    not_selected,
+};
+use crate::{
+    command::{Append, Named, Store, StoreHow, Tag},
+    flags::{Flag, Flags, System},
+    name::SpecialUse,
+    out::Out,
+    response::{Condition, ResponseCode},
+    set::{NumberSet, SequenceSet},
+};
+
+/// An APPEND whose message is coming, or was refused while it comes.
+#[derive(Debug)]
+pub(super) struct Appending {
+    pub(super) tag: Tag,
+    waits: bool,
+    refused: Option<End>,
+}
+
+/// A STORE under way.
+#[derive(Debug)]
+pub(super) struct Storing {
+    uid: bool,
+    silent: bool,
+    /// What the client is still to be told of.
+    left: NumberSet,
+    end: End,
+}
+
+pub(super) fn create(mailbox: Named, role: Result<Option<SpecialUse>, ()>) -> Flow {
+    match (mailbox, role) {
+        (Err(why), _) => Flow::End(End::bad_name(why)),
+        (Ok(_), Err(())) => {
+            Flow::End(End::no(ResponseCode::UseAttr, "no mailbox can have that use here"))
+        }
+        (Ok(name), Ok(_)) if name.is_inbox() => {
+            Flow::End(End::no(ResponseCode::AlreadyExists, "the inbox is always there"))
+        }
+        (Ok(name), Ok(role)) => Flow::Ask(Question::Create(name, role), Task::Mailbox),
+    }
+}
+
+pub(super) fn delete(mailbox: Named) -> Flow {
+    match mailbox {
+        Err(why) => Flow::End(End::bad_name(why)),
+        Ok(name) if name.is_inbox() => {
+            Flow::End(End::no(ResponseCode::Cannot, "the inbox cannot be deleted"))
+        }
+        Ok(name) => Flow::Ask(Question::Delete(name), Task::Mailbox),
+    }
+}
+
+pub(super) fn rename(from: Named, to: Named) -> Flow {
+    match (from, to) {
+        (Err(why), _) | (_, Err(why)) => Flow::End(End::bad_name(why)),
+        (Ok(_), Ok(to)) if to.is_inbox() => {
+            Flow::End(End::no(ResponseCode::AlreadyExists, "the inbox is always there"))
+        }
+        (Ok(from), Ok(to)) => Flow::Ask(Question::Rename(from, to), Task::Mailbox),
+    }
+}
+
+pub(super) fn subscribe(mailbox: Named, on: bool) -> Flow {
+    match mailbox {
+        Err(why) => Flow::End(End::bad_name(why)),
+        Ok(name) => Flow::Ask(Question::Subscribe(name, on), Task::Mailbox),
+    }
+}
+
+pub(super) fn mailbox_done(answer: Answer, out: &mut Out) -> Flow {
+    let Answer::Mailbox(outcome) = answer else { return Flow::End(End::bug()) };
+    Flow::End(match outcome {
+        MailboxOutcome::Done => End::ok("done"),
+        MailboxOutcome::Exists => End::no(ResponseCode::AlreadyExists, "mailbox exists"),
+        MailboxOutcome::Missing => End::no(ResponseCode::NonExistent, "no such mailbox"),
+        MailboxOutcome::HasChildren => End::no(ResponseCode::HasChildren, "mailbox has children"),
+        MailboxOutcome::ReadOnly => End::no(ResponseCode::Cannot, "not allowed"),
+        MailboxOutcome::Cannot(why) => {
+            // The account's words may hold what a person named; they go where text is escaped.
+            let clean: String = why.chars().filter(|c| matches!(c, ' '..='~')).take(200).collect();
+            out.status(None, Condition::No, None, clean.trim_start_matches('['));
+            End::no(ResponseCode::Cannot, "refused")
+        }
+    })
+}
+
+impl Session {
+    pub(super) fn store(&mut self, command: Store) -> Flow {
+        self.with_selected(|selected| {
+            if !selected.writable {
+                return Flow::End(End::refused(Refused::ReadOnly).with(Sync::No));
+            }
+            let uids = match selected.resolve(&command.set, command.uid) {
+                Ok(uids) => uids,
+                Err(end) => return Flow::End(end),
+            };
+            let sync = if command.uid { Sync::IfNewer } else { Sync::No };
+            let end = End::ok("done").with(sync);
+            let adds_nothing = command.how != StoreHow::Replace && command.flags.is_empty();
+            if uids.is_empty() || adds_nothing {
+                return Flow::End(end);
+            }
+            let storing =
+                Storing { uid: command.uid, silent: command.silent, left: uids.clone(), end };
+            let question = Question::Store { uids, how: command.how, flags: command.flags };
+            Flow::Ask(question, Task::Store(storing))
+        })
+    }
+
+    pub(super) fn storing(&mut self, mut storing: Storing, answer: Answer, out: &mut Out) -> Flow {
+        let Some(selected) = &mut self.selected else { return Flow::End(End::bug()) };
+        if let Answer::Stored(stored) = answer {
+            match stored {
+                Err(why) => return Flow::End(End::refused(why).with(storing.end.sync)),
+                Ok(modseq) => {
+                    selected.remember_own(modseq);
+                    self.heard = self.heard.max(modseq);
+                }
+            }
+            if storing.silent {
+                return Flow::End(storing.end);
+            }
+        } else if let Answer::Rows { rows, more, .. } = answer {
+            for row in &rows {
+                let seq = selected.index.seq(row.uid);
+                if let (Some(seq), true) = (seq, storing.left.contains(row.uid)) {
+                    selected.tell_keywords(&row.flags, out);
+                    out.show(format_args!("* {seq} FETCH ("));
+                    if storing.uid {
+                        out.show(format_args!("UID {} ", row.uid));
+                    }
+                    out.show(format_args!("FLAGS ({}))\r\n", row.flags));
+                }
+            }
+            let done = rows.last().filter(|_| more).map_or(u32::MAX, |last| last.uid);
+            storing.left = storing.left.without(&NumberSet::from_ranges([(1, done)]));
+        } else {
+            return Flow::End(End::bug());
+        }
+        match (storing.left.min(), storing.left.max()) {
+            (Some(from), Some(to)) => Flow::Ask(Question::Rows { from, to }, Task::Store(storing)),
+            (_, _) => Flow::End(storing.end),
+        }
+    }
+
+    pub(super) fn copy(
+        &mut self,
+        set: &SequenceSet,
+        uid: bool,
+        to: Named,
+        and_remove: bool,
+    ) -> Flow {
+        self.with_selected(|selected| {
+            let uids = match selected.resolve(set, uid) {
+                Ok(uids) => uids,
+                Err(end) => return Flow::End(end),
+            };
+            let to = match to {
+                Ok(to) => to,
+                Err(why) => return Flow::End(End::bad_name(why)),
+            };
+            if and_remove && !selected.writable {
+                return Flow::End(End::refused(Refused::ReadOnly));
+            }
+            if and_remove && to == selected.name {
+                return Flow::End(End::no(ResponseCode::Cannot, "it is there already"));
+            }
+            // RFC 9051 §6.4.9: UIDs that are not there are no error.
+            if uids.is_empty() {
+                return Flow::End(End::ok("nothing to do"));
+            }
+            Flow::Ask(Question::Copy { uids, to, and_remove }, Task::Copy { moving: and_remove })
+        })
+    }
+
+    pub(super) fn copied(&mut self, moving: bool, answer: Answer, out: &mut Out) -> Flow {
+        let Answer::Copied(result) = answer else { return Flow::End(End::bug()) };
+        let copied = match result {
+            Ok(copied) => copied,
+            Err(why) => return Flow::End(End::refused(why)),
+        };
+        self.heard = self.heard.max(copied.modseq);
+        if copied.from.is_empty() {
+            // All were removed by somebody meanwhile.
+            return Flow::End(End {
+                code: Some(ResponseCode::ExpungeIssued),
+                ..End::ok("nothing left to do")
+            });
+        }
+        let code = ResponseCode::CopyUid(copied.uid_validity, copied.from, copied.to);
+        if moving {
+            // RFC 6851 §4.3: before the EXPUNGE responses.
+            out.status(None, Condition::Ok, Some(&code), "moved");
+            return Flow::End(End::ok("done").with(Sync::Always));
+        }
+        Flow::End(End { code: Some(code), ..End::ok("copied") })
+    }
+
+    pub(super) fn expunge(&mut self, set: Option<&SequenceSet>) -> Flow {
+        self.with_selected(|selected| {
+            if !selected.writable {
+                return Flow::End(End::refused(Refused::ReadOnly));
+            }
+            // Only what this session knows: a message that arrived unseen is not its to remove.
+            let uids = match set.map(|set| selected.resolve(set, true)) {
+                None => selected.index.uids(),
+                Some(Ok(uids)) => uids,
+                Some(Err(end)) => return Flow::End(end),
+            };
+            if uids.is_empty() {
+                return Flow::End(End::ok("done"));
+            }
+            Flow::Ask(Question::Expunge(uids), Task::Expunge { closing: false })
+        })
+    }
+
+    pub(super) fn close(&mut self) -> Flow {
+        let Some(selected) = &self.selected else { return Flow::End(not_selected()) };
+        let uids = selected.index.uids();
+        if !selected.writable || selected.gone || uids.is_empty() {
+            self.selected = None;
+            return Flow::Ask(Question::Release, Task::Release(End::ok("closed")));
+        }
+        Flow::Ask(Question::Expunge(uids), Task::Expunge { closing: true })
+    }
+
+    pub(super) fn expunged(&mut self, closing: bool, answer: &Answer) -> Flow {
+        let Answer::Expunged(result) = answer else { return Flow::End(End::bug()) };
+        match result {
+            Err(why) => Flow::End(End::refused(*why)),
+            Ok(modseq) => {
+                self.heard = self.heard.max(*modseq);
+                if closing {
+                    // RFC 9051 §6.4.1: without EXPUNGE responses.
+                    self.selected = None;
+                    return Flow::Ask(Question::Release, Task::Release(End::ok("closed")));
+                }
+                Flow::End(End::ok("done").with(Sync::Always))
+            }
+        }
+    }
+
+    /// The beginning of an APPEND was read.
+    pub fn append(&mut self, append: Append, out: &mut Out) -> Next {
+        match begin_append(append) {
+            (appending, Ok(question)) => {
+                let tag = appending.tag.clone();
+                let task = Task::AppendStart(Box::new(appending));
+                self.running = Some(Box::new(Running { tag, task }));
+                Next::Ask(question)
+            }
+            (appending, Err(end)) => self.refuse_append(Box::new(appending), end, out),
+        }
+    }
+
+    /// A client that waits is told now; one that sends anyway is told when all has come.
+    fn refuse_append(&mut self, mut appending: Box<Appending>, end: End, out: &mut Out) -> Next {
+        if appending.waits {
+            out.status(Some(&appending.tag), end.condition, end.code.as_ref(), end.text);
+        } else {
+            appending.refused = Some(end);
+            self.append = Some(appending);
+        }
+        Next::Message(false)
+    }
+
+    /// The account said whether it takes the message of an APPEND.
+    pub(super) fn append_started(
+        &mut self,
+        appending: Box<Appending>,
+        answer: &Answer,
+        out: &mut Out,
+    ) -> Next {
+        let refused = if let Answer::AppendStarted(started) = answer {
+            started.err().map(End::refused)
+        } else {
+            Some(End::unavailable(answer).unwrap_or(End::bug()))
+        };
+        match refused {
+            None => {
+                self.append = Some(appending);
+                Next::Message(true)
+            }
+            Some(end) => self.refuse_append(appending, end, out),
+        }
+    }
+
+    /// The message could not be passed on: the account went away while it came.
+    pub fn message_failed(&mut self) {
+        if let Some(appending) = &mut self.append {
+            appending.refused.get_or_insert(End::no(ResponseCode::Unavailable, "try again later"));
+        }
+    }
+
+    /// The message of an APPEND has come, and the command is over.
+    pub fn message_end(&mut self, out: &mut Out) -> Next {
+        let Some(appending) = self.append.take() else { return self.rest() };
+        let tag = appending.tag;
+        let flow = match appending.refused {
+            Some(end) => Flow::End(end),
+            None => Flow::Ask(Question::Commit, Task::Commit),
+        };
+        self.follow(tag, flow, out)
+    }
+
+    pub(super) fn committed(&mut self, answer: &Answer) -> Flow {
+        let Answer::Appended(result) = answer else { return Flow::End(End::bug()) };
+        Flow::End(match result {
+            Err(why) => End::refused(*why),
+            Ok(stored) => {
+                self.heard = self.heard.max(stored.modseq);
+                let code = ResponseCode::AppendUid(stored.uid_validity, stored.uid);
+                End { code: Some(code), ..End::ok("stored") }
+            }
+        })
+    }
+
+    /// Sets `\Seen` for a FETCH that reads bodies.
+    pub(super) fn mark_seen(uids: NumberSet) -> Question {
+        let flags: Flags = [Flag::System(System::Seen)].into_iter().collect();
+        Question::Store { uids, how: StoreHow::Add, flags }
+    }
+}
+
+/// What to ask for an APPEND, or how it is refused before anything is asked.
+fn begin_append(append: Append) -> (Appending, Result<Question, End>) {
+    let Append { tag, mailbox, flags, date, size, waits } = append;
+    let appending = Appending { tag, waits, refused: None };
+    match mailbox {
+        Err(why) => (appending, Err(End::bad_name(why))),
+        Ok(_) if size == 0 => {
+            (appending, Err(End::no(ResponseCode::ClientBug, "a message cannot be empty")))
+        }
+        Ok(mailbox) => {
+            let received = date.map(|date| date.seconds);
+            (appending, Ok(Question::Append { mailbox, flags, received, size }))
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! FETCH: what to read for it, batch by batch.
+//!
+//! A batch is at most a hundred messages, so that memory does not depend on how much a client asks
+//! for, and the process can send one batch while nothing is held. Rows are read a page at a time,
+//! stored facts and small contents for a batch; larger contents are left to the process, which
+//! streams them from the account while it writes.
+
+use super::{
+    Answer, End, Flow, Meta, Question, Row, Selected, Session, Small, Sync, Task, render::Message,
+};
+use crate::{
+    command::{Fetch, FetchItem, SectionText},
+    flags::{Flag, System},
+    out::Out,
+    response::ResponseCode,
+    set::NumberSet,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Messages whose facts and contents are in memory together.
+const BATCH: u32 = 100;
+/// Contents up to here come whole; the account stores them so.
+const SMALL: u32 = 64 * 1024;
+/// Octets of a header block that HEADER.FIELDS looks at; the parser reads no more either.
+const HEADER: u64 = 1024 * 1024;
+
+/// A FETCH under way.
+#[derive(Debug)]
+pub(super) struct Fetching {
+    uid: bool,
+    items: Vec<FetchItem>,
+    needs: Needs,
+    /// Not begun.
+    left: NumberSet,
+    /// Rows read and not begun.
+    rows: VecDeque<Row>,
+    batch: Batch,
+    /// Something that was asked for is gone.
+    missing: bool,
+    /// BINARY of an encoding nobody knows.
+    unknown_encoding: bool,
+}
+
+/// What the items need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Needs {
+    row: bool,
+    envelope: bool,
+    structure: bool,
+    content: bool,
+    seen: bool,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    left: NumberSet,
+    rows: BTreeMap<u32, Row>,
+    /// Messages this FETCH set `\Seen` on.
+    marked: NumberSet,
+    asked_seen: bool,
+    metas: BTreeMap<u32, Meta>,
+    /// Where reading of facts goes on; None when all were read.
+    meta_from: Option<u32>,
+    smalls: BTreeMap<u32, Small>,
+    /// Header blocks of the first message left, by their range.
+    headers: BTreeMap<(u64, u64), Vec<u8>>,
+    asked_header: Option<(u64, u64)>,
+}
+
+impl Needs {
+    fn of(items: &[FetchItem]) -> Self {
+        let mut needs = Self::default();
+        for item in items {
+            match item {
+                FetchItem::Uid => {}
+                FetchItem::Flags | FetchItem::InternalDate | FetchItem::Size => needs.row = true,
+                FetchItem::Envelope => needs.envelope = true,
+                FetchItem::Body | FetchItem::BodyStructure => {
+                    needs.envelope = true;
+                    needs.structure = true;
+                }
+                FetchItem::Rfc822 | FetchItem::Rfc822Text => needs.body(true),
+                FetchItem::Rfc822Header => needs.body(false),
+                FetchItem::Section { peek, .. } | FetchItem::Binary { peek, .. } => {
+                    needs.body(!*peek);
+                }
+                FetchItem::BinarySize(_) => needs.body(false),
+            }
+        }
+        needs
+    }
+
+    fn body(&mut self, seen: bool) {
+        self.structure = true;
+        self.content = true;
+        self.seen |= seen;
+    }
+}
+
+impl Session {
+    pub(super) fn fetch(&mut self, command: Fetch, out: &mut Out) -> Flow {
+        let Fetch { set, uid, items } = command;
+        let mut needs = Needs::of(&items);
+        let started = self.with_selected(|selected| {
+            needs.seen &= selected.writable;
+            needs.row |= needs.seen;
+            match selected.resolve(&set, uid) {
+                Err(end) => Flow::End(end),
+                Ok(left) => {
+                    let sync = if uid { Sync::IfNewer } else { Sync::No };
+                    if left.is_empty() {
+                        return Flow::End(End::ok("done").with(sync));
+                    }
+                    let fetching = Fetching {
+                        uid,
+                        items,
+                        needs,
+                        left,
+                        rows: VecDeque::new(),
+                        batch: Batch::default(),
+                        missing: false,
+                        unknown_encoding: false,
+                    };
+                    Flow::Ask(Question::Release, Task::Fetch(Box::new(fetching)))
+                }
+            }
+        });
+        // The question above only carries the task out of the closure.
+        match started {
+            Flow::Ask(_, Task::Fetch(fetching)) => self.fetch_on(fetching, out),
+            flow @ (Flow::Ask(..) | Flow::End(_)) => flow,
+        }
+    }
+
+    pub(super) fn fetching(
+        &mut self,
+        mut fetching: Box<Fetching>,
+        answer: Answer,
+        out: &mut Out,
+    ) -> Flow {
+        let Some(selected) = &mut self.selected else { return Flow::End(End::bug()) };
+        if let Answer::Rows { rows, more, .. } = answer {
+            fetching.take_rows(rows, more);
+        } else if let Answer::Stored(stored) = answer {
+            // Read-only or full: the bodies are read all the same.
+            if let Ok(modseq) = stored {
+                selected.remember_own(modseq);
+                self.heard = self.heard.max(modseq);
+                fetching.batch.set_seen();
+            } else {
+                fetching.batch.marked = NumberSet::new();
+            }
+        } else if let Answer::Meta { items, next } = answer {
+            fetching.batch.metas.extend(items.into_iter().map(|meta| (meta.uid, meta)));
+            fetching.batch.meta_from = next;
+        } else if let Answer::Small { items, next } = answer {
+            fetching.take_small(items, next);
+        } else if let (Answer::Content(content), Some(range)) =
+            (answer, fetching.batch.asked_header.take())
+        {
+            fetching.batch.headers.insert(range, content.unwrap_or_default());
+        } else {
+            return Flow::End(End::bug());
+        }
+        self.fetch_on(fetching, out)
+    }
+
+    /// Asks for what is missing next, and writes what is complete.
+    fn fetch_on(&mut self, mut fetching: Box<Fetching>, out: &mut Out) -> Flow {
+        let rev2 = self.rev2;
+        let Some(selected) = &mut self.selected else { return Flow::End(End::bug()) };
+        loop {
+            if fetching.batch.left.is_empty() {
+                match fetching.next_batch(selected, rev2, out) {
+                    Batched::More => {}
+                    Batched::Ask(question) => return Flow::Ask(question, Task::Fetch(fetching)),
+                    Batched::Over => return Flow::End(fetching.end()),
+                }
+            }
+            if let Some(question) = fetching.facts() {
+                return Flow::Ask(question, Task::Fetch(fetching));
+            }
+            while let Some(uid) = fetching.batch.left.min() {
+                if fetching.needs.content && !fetching.batch.smalls.contains_key(&uid) {
+                    let uids = fetching.batch.left.clone();
+                    let question = Question::Small { uids, most: SMALL };
+                    return Flow::Ask(question, Task::Fetch(fetching));
+                }
+                if let Some(question) = fetching.write(uid, selected, rev2, out) {
+                    return Flow::Ask(question, Task::Fetch(fetching));
+                }
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn set_seen(&mut self) {
+        for row in self.rows.values_mut() {
+            if self.marked.contains(row.uid) {
+                row.flags.insert(Flag::System(System::Seen));
+            }
+        }
+    }
+}
+
+enum Batched {
+    More,
+    Ask(Question),
+    Over,
+}
+
+impl Fetching {
+    fn end(&self) -> End {
+        let sync = if self.uid { Sync::IfNewer } else { Sync::No };
+        if self.unknown_encoding {
+            return End::no(ResponseCode::UnknownCte, "an encoding is not known").with(sync);
+        }
+        let code = self.missing.then_some(ResponseCode::ExpungeIssued);
+        End { code, ..End::ok("done").with(sync) }
+    }
+
+    fn take_rows(&mut self, rows: Vec<Row>, more: bool) {
+        let reached = match rows.last() {
+            Some(last) if more => last.uid,
+            Some(_) | None => u32::MAX,
+        };
+        let here = self.left.intersect(&NumberSet::from_ranges([(1, reached)]));
+        self.left = self.left.without(&here);
+        let expected = here.len();
+        for row in rows {
+            if here.contains(row.uid) {
+                self.rows.push_back(row);
+            }
+        }
+        self.missing |= u64::try_from(self.rows.len()).unwrap_or(u64::MAX) < expected;
+    }
+
+    fn take_small(&mut self, items: Vec<Small>, next: Option<u32>) {
+        self.batch.smalls.extend(items.into_iter().map(|small| (small.uid, small)));
+        let end = next.unwrap_or(u32::MAX);
+        // What should have come before `next` and did not is gone.
+        let expected: Vec<u32> = self.batch.left.iter().take_while(|&uid| uid < end).collect();
+        for uid in expected {
+            if !self.batch.smalls.contains_key(&uid) {
+                self.drop_message(uid);
+            }
+        }
+    }
+
+    fn next_batch(&mut self, selected: &mut Selected, rev2: bool, out: &mut Out) -> Batched {
+        self.batch = Batch::default();
+        if self.needs.row {
+            let facts = self.needs.envelope || self.needs.structure || self.needs.content;
+            if self.rows.is_empty() {
+                return match (self.left.min(), self.left.max()) {
+                    (Some(from), Some(to)) => Batched::Ask(Question::Rows { from, to }),
+                    (_, _) => Batched::Over,
+                };
+            }
+            if !facts {
+                // A whole page at once: listing flags of a large mailbox.
+                for row in std::mem::take(&mut self.rows) {
+                    self.batch.rows.insert(row.uid, row);
+                }
+                let uids: Vec<u32> = self.batch.rows.keys().copied().collect();
+                for uid in uids {
+                    self.write(uid, selected, rev2, out);
+                }
+                return self.next_batch(selected, rev2, out);
+            }
+            let count = self.rows.len().min(usize::try_from(BATCH).unwrap_or(usize::MAX));
+            for row in self.rows.drain(..count) {
+                self.batch.left.push(row.uid);
+                self.batch.rows.insert(row.uid, row);
+            }
+        } else {
+            if self.left.is_empty() {
+                return Batched::Over;
+            }
+            self.batch.left = self.left.take_first(BATCH);
+        }
+        self.batch.meta_from = self.batch.left.min();
+        Batched::More
+    }
+
+    /// What is to be read for the whole batch.
+    fn facts(&mut self) -> Option<Question> {
+        if self.needs.seen && !self.batch.asked_seen {
+            self.batch.asked_seen = true;
+            let unseen = self.batch.rows.values().filter(|row| !row.flags.has(System::Seen));
+            self.batch.marked = unseen.map(|row| row.uid).collect();
+            if !self.batch.marked.is_empty() {
+                return Some(Session::mark_seen(self.batch.marked.clone()));
+            }
+        }
+        let (envelope, structure) = (self.needs.envelope, self.needs.structure);
+        match self.batch.meta_from {
+            Some(from) if envelope || structure => {
+                let rest = NumberSet::from_ranges([(from, u32::MAX)]);
+                let uids = self.batch.left.intersect(&rest);
+                if uids.is_empty() {
+                    self.batch.meta_from = None;
+                    return None;
+                }
+                Some(Question::Meta { uids, envelope, structure })
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    fn drop_message(&mut self, uid: u32) {
+        self.missing = true;
+        self.batch.left = self.batch.left.without(&NumberSet::from_iter([uid]));
+    }
+
+    /// Writes one message, or asks for a header block it needs.
+    fn write(
+        &mut self,
+        uid: u32,
+        selected: &mut Selected,
+        rev2: bool,
+        out: &mut Out,
+    ) -> Option<Question> {
+        let Some(seq) = selected.index.seq(uid) else {
+            self.drop_message(uid);
+            return None;
+        };
+        let facts = self.needs.envelope || self.needs.structure;
+        let meta = self.batch.metas.get(&uid);
+        if facts && meta.is_none() {
+            self.drop_message(uid);
+            return None;
+        }
+        let row = self.batch.rows.get(&uid);
+        let message =
+            Message::new(uid, row, meta, self.batch.smalls.get(&uid), &self.batch.headers, rev2);
+        for item in &self.items {
+            let FetchItem::Section { path, text: SectionText::Fields { .. }, .. } = item else {
+                continue;
+            };
+            if let Some((from, to)) = message.header_to_read(path) {
+                let to = to.min(from.saturating_add(HEADER));
+                if !self.batch.headers.contains_key(&(from, to)) {
+                    self.batch.asked_header = Some((from, to));
+                    return Some(Question::Content { uid, from, to });
+                }
+            }
+        }
+        if let Some(row) = row {
+            let wants_flags = self.items.contains(&FetchItem::Flags);
+            if wants_flags || self.batch.marked.contains(uid) {
+                selected.tell_keywords(&row.flags, out);
+            }
+        }
+        out.show(format_args!("* {seq} FETCH ("));
+        let mut first = true;
+        let mut gap = |out: &mut Out| {
+            if !std::mem::take(&mut first) {
+                out.text(" ");
+            }
+        };
+        if self.uid || self.items.contains(&FetchItem::Uid) {
+            gap(out);
+            out.show(format_args!("UID {uid}"));
+        }
+        for item in &self.items {
+            if *item == FetchItem::Uid {
+                continue;
+            }
+            gap(out);
+            if message.write(item, out).is_err() {
+                self.unknown_encoding = true;
+            }
+        }
+        // RFC 9051 §6.4.5: a flag set by reading is told in the same response.
+        if self.batch.marked.contains(uid) && !self.items.contains(&FetchItem::Flags) {
+            gap(out);
+            let flags = row.map(|row| row.flags.clone()).unwrap_or_default();
+            out.show(format_args!("FLAGS ({flags})"));
+        }
+        out.text(")\r\n");
+        self.batch.left = self.batch.left.without(&NumberSet::from_iter([uid]));
+        self.batch.rows.remove(&uid);
+        self.batch.metas.remove(&uid);
+        self.batch.smalls.remove(&uid);
+        self.batch.headers.clear();
+        None
+    }
+}
