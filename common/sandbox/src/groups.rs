@@ -115,8 +115,13 @@ pub static SOCKET_IO: Group = Group {
     why: "send and receive on sockets that others made, and tune them",
     calls: &[
         sys!(SYS_recvfrom),
-        sys!(SYS_sendto),
-        sys!(SYS_shutdown),
+        // Without MSG_FASTOPEN: it connects. A face could shut the reading side of its listener,
+        // which makes a fresh socket of it, and send itself out into the world, without connect(2)
+        // and past Landlock (tried: `Action::ConnectListener`).
+        sys!(SYS_sendto: [masked(3, libc::MSG_FASTOPEN, 0)]),
+        // The writing side only. Shutting the reading side of a listener ends it for everybody
+        // who holds it, the supervisor and the role's next instance among them.
+        sys!(SYS_shutdown: [is(1, libc::SHUT_WR)]),
         // By name, because SOL_SOCKET also holds SO_ATTACH_FILTER and TCP_ULP loads code.
         sys!(SYS_setsockopt:
             [is(1, libc::IPPROTO_TCP), is(2, libc::TCP_NODELAY)],
@@ -155,7 +160,7 @@ pub static FD_CHANNEL: Group = Group {
     why: "receive and send descriptors (supervision channel, connectors)",
     calls: &[
         sys!(SYS_recvmsg),
-        sys!(SYS_sendmsg),
+        sys!(SYS_sendmsg: [masked(2, libc::MSG_FASTOPEN, 0)]),
         // The kind and size of what was received; sealed memory is read by offset.
         sys!(SYS_fstat),
         sys!(SYS_pread64),
@@ -270,7 +275,7 @@ pub static OUTGOING_UDP: Group = Group {
             [is(0, libc::AF_INET), masked(1, SOCKET_KIND, libc::SOCK_DGRAM), is(2, libc::IPPROTO_UDP)],
             [is(0, libc::AF_INET6), masked(1, SOCKET_KIND, libc::SOCK_DGRAM), is(2, 0)],
             [is(0, libc::AF_INET6), masked(1, SOCKET_KIND, libc::SOCK_DGRAM), is(2, libc::IPPROTO_UDP)]),
-        sys!(SYS_sendmmsg),
+        sys!(SYS_sendmmsg: [masked(3, libc::MSG_FASTOPEN, 0)]),
         sys!(SYS_recvmmsg),
         // Answers that were pieced together from fragments can be forged (RFC 9715 §3.1).
         sys!(SYS_setsockopt:
@@ -390,6 +395,10 @@ mod tests {
             "fcntl",
             "madvise",
             "setsockopt",
+            "sendto",
+            "sendmsg",
+            "sendmmsg",
+            "shutdown",
             "tgkill",
             "prlimit64",
         ] {

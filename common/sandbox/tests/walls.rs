@@ -84,6 +84,8 @@ fn every_role_is_refused_everything_but_its_own_work() {
     assert_eq!(by("outbound", "inet-socket"), "own");
     assert_eq!(by("outbound", "inet-datagram"), "seccomp");
     assert_eq!(by("outbound", "listen"), "seccomp");
+    assert_eq!(by("smtpd-mx", "connect-listener"), "seccomp");
+    assert_eq!(by("smtpd-mx", "end-listener"), "seccomp");
     assert_eq!(by("outbound", "mount"), "uids");
     if root() {
         for action in [

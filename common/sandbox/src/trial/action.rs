@@ -12,7 +12,7 @@ use std::str::FromStr;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use super::{Targets, UnknownName};
@@ -39,6 +39,10 @@ pub enum Action {
     InetDatagram,
     /// Serve: listen on a TCP socket that was there already.
     Listen,
+    /// Shut a listener that was there already, for everybody who holds it.
+    EndListener,
+    /// Turn such a listener into an outgoing connection, without `connect`.
+    ConnectListener,
     /// A netlink socket.
     NetlinkSocket,
     /// Connect to a Unix socket in another role's folder.
@@ -81,6 +85,11 @@ pub enum Action {
     AnonymousFile,
 }
 
+/// A port that nobody serves; a refusal by it already comes from beyond the walls.
+const DISCARD: u16 = 9;
+/// Not in rustix.
+const MSG_FASTOPEN: u32 = libc::MSG_FASTOPEN.cast_unsigned();
+
 /// What a twin is given to try its action on.
 #[derive(Debug, Default)]
 pub(super) struct Target {
@@ -93,7 +102,7 @@ pub(super) type Attempt = Box<dyn FnOnce() -> Result<(), Errno>>;
 
 impl Action {
     /// All, in the order of the table.
-    pub const ALL: [Action; 29] = [
+    pub const ALL: [Action; 31] = [
         Action::OpenSystemFile,
         Action::OpenAccountFile,
         Action::OpenKeyFolder,
@@ -103,6 +112,8 @@ impl Action {
         Action::InetConnect,
         Action::InetDatagram,
         Action::Listen,
+        Action::EndListener,
+        Action::ConnectListener,
         Action::NetlinkSocket,
         Action::ConnectPeerSocket,
         Action::Execute,
@@ -137,6 +148,8 @@ impl Action {
             Action::InetConnect => "inet-connect",
             Action::InetDatagram => "inet-datagram",
             Action::Listen => "listen",
+            Action::EndListener => "end-listener",
+            Action::ConnectListener => "connect-listener",
             Action::NetlinkSocket => "netlink-socket",
             Action::ConnectPeerSocket => "connect-peer-socket",
             Action::Execute => "execute",
@@ -184,12 +197,14 @@ impl Action {
 
     /// Errors that come from beyond the walls: the kernel was ready to do it.
     pub(super) fn passed_the_walls(self, errno: Errno) -> bool {
-        let beyond: &[Errno] = if [Action::InetConnect, Action::ConnectPeerSocket].contains(&self) {
+        let connects = [Action::InetConnect, Action::ConnectListener, Action::ConnectPeerSocket];
+        let beyond: &[Errno] = if connects.contains(&self) {
             &[
                 Errno::CONNREFUSED,
                 Errno::NETUNREACH,
                 Errno::HOSTUNREACH,
                 Errno::TIMEDOUT,
+                Errno::INPROGRESS,
                 Errno::PROTOTYPE,
             ]
         } else if self == Action::ReadSiblingMemory {
@@ -226,13 +241,26 @@ impl Action {
             Action::NetlinkSocket => socket(AddressFamily::NETLINK, SocketType::RAW),
             Action::InetConnect => Box::new(|| {
                 let socket = inet_stream()?;
-                // Port 9, discard: nobody serves it, and a refusal already comes from beyond.
-                rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9))
+                rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, DISCARD))
             }),
             Action::Listen => {
-                let socket = inet_stream()?;
-                rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+                let socket = inet_bound()?;
                 Box::new(move || rustix::net::listen(&socket, 1))
+            }
+            Action::EndListener => {
+                let socket = inet_listener()?;
+                Box::new(move || rustix::net::shutdown(&socket, Shutdown::Read))
+            }
+            Action::ConnectListener => {
+                let socket = inet_listener()?;
+                // A listener whose reading side is shut is a fresh socket again, and sending with
+                // MSG_FASTOPEN connects it, past Landlock too: its hook is not on that way.
+                rustix::net::shutdown(&socket, Shutdown::Read)?;
+                Box::new(move || {
+                    let fast_open = SendFlags::from_bits_retain(MSG_FASTOPEN);
+                    let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, DISCARD);
+                    rustix::net::sendto(&socket, b"x", fast_open, &to).map(drop)
+                })
             }
             Action::ConnectPeerSocket => {
                 let Some(path) = path else { return Ok(None) };
@@ -322,6 +350,18 @@ fn socket(family: AddressFamily, kind: SocketType) -> Attempt {
 
 fn inet_stream() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+fn inet_bound() -> Result<OwnedFd, Errno> {
+    let socket = inet_stream()?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    Ok(socket)
+}
+
+fn inet_listener() -> Result<OwnedFd, Errno> {
+    let socket = inet_bound()?;
+    rustix::net::listen(&socket, 1)?;
+    Ok(socket)
 }
 
 /// SEIZE does not stop the other, and ends with us.
