@@ -1,3 +1,44 @@
-//! moxd
+//! moxd: binds the ports, starts the processes of mox and starts them again when they end.
+//!
+//! Trust:   root; reads `mox.toml` (root's) and orders of 32 octets, nothing from outside.
+//! Runs as: root, or a developer's own user (one wall less).
+//! Holds:   listening sockets, the open binaries, the wiring table.
+//! Never:   reads a byte from the network, a message, a key, or a text from a process.
+//! If it dies: its children die with it; systemd starts it again.
 
-fn main() {}
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "localserve says on the terminal what to connect to")]
+
+mod args;
+mod backoff;
+mod binaries;
+mod child;
+mod control;
+mod files;
+mod handover;
+mod identity;
+mod layout;
+mod local;
+mod logs;
+mod notify;
+mod ports;
+mod source;
+mod supervise;
+mod table;
+mod tree;
+mod trial;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match local::dispatch(args::Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("moxd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The folders: made with their owners and modes where they are missing, never mended where they
+//! are wrong. Somebody else's folder made fit as root is how a path becomes a hole; so a wrong one
+//! is refused, with the command that mends it.
+
+use std::{
+    fs::{DirBuilder, File},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use ipc::Role;
+
+use crate::identity::{Identities, Identity};
+
+/// Where everything is.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// `data_dir`.
+    pub(crate) data: PathBuf,
+    /// Control sockets.
+    pub(crate) control: PathBuf,
+    /// Log files, where there is no journal.
+    pub(crate) log: PathBuf,
+    /// Held while we run: two supervisors over one folder would ruin it.
+    _lock: File,
+}
+
+/// The folder of a role, if it owns one; its name below `data_dir`.
+pub(crate) fn own_folder(role: Role) -> Option<&'static str> {
+    match role {
+        Role::Accountd => Some("accountd"),
+        Role::Keyholder => Some("keys"),
+        Role::QueueRunner => Some("queue"),
+        Role::Resolver
+        | Role::Parser
+        | Role::Outbound
+        | Role::ImapdSession
+        | Role::ImapdFront
+        | Role::SmtpdMx
+        | Role::SmtpdSubmission
+        | Role::HttpdWeb
+        | Role::HttpdAdmin => None,
+    }
+}
+
+impl Layout {
+    /// Makes and checks all folders. `run` is where the control sockets' folder goes.
+    pub(crate) fn prepare(
+        data: &Path,
+        run: &Path,
+        identities: &Identities,
+    ) -> anyhow::Result<Self> {
+        if !data.exists() {
+            make_with_parents(data)?;
+        }
+        searchable_parents(data, identities)?;
+        let own = identities.own;
+        // Roles must reach their folders in it, and need not list it.
+        folder(data, own, 0o711)?;
+        let lock = lock(&data.join("lock"))?;
+        for role in Role::ALL {
+            if let Some(name) = own_folder(role) {
+                folder(&data.join(name), identities.of(role), 0o700)?;
+            }
+        }
+        // The documented place of domains.toml is data_dir/directory/.
+        let directory = data.join("directory");
+        if directory.symlink_metadata().is_err() {
+            std::os::unix::fs::symlink("accountd/directory", &directory)
+                .with_context(|| format!("make {}", directory.display()))?;
+        }
+        let log = data.join("log");
+        folder(&log, own, 0o700)?;
+        folder(run, own, 0o755)?;
+        let control = run.join("control");
+        folder(&control, own, 0o755)?;
+        Ok(Self { data: data.to_owned(), control, log, _lock: lock })
+    }
+
+    /// The folder of a role.
+    pub(crate) fn own_folder(&self, role: Role) -> Option<PathBuf> {
+        own_folder(role).map(|name| self.data.join(name))
+    }
+}
+
+/// One folder: made if missing, refused if it is not as it must be.
+fn folder(path: &Path, owner: Identity, mode: u32) -> anyhow::Result<()> {
+    let shown = path.display();
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {
+            // The umask has cut the mode.
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+                .with_context(|| format!("set the mode of {shown}"))?;
+            std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+                .with_context(|| format!("set the owner of {shown}"))?;
+            return Ok(());
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(|| format!("make the folder {shown}")),
+    }
+    let found = path.symlink_metadata().with_context(|| format!("look at {shown}"))?;
+    if !found.is_dir() {
+        bail!("{shown} is no folder; move it away");
+    }
+    if (found.uid(), found.gid()) != (owner.uid, owner.gid) {
+        bail!(
+            "{shown} belongs to {}:{}, not to {}:{}; mend it with: chown -R {}:{} {shown}",
+            found.uid(),
+            found.gid(),
+            owner.uid,
+            owner.gid,
+            owner.uid,
+            owner.gid
+        );
+    }
+    let bits = found.mode() & 0o7777;
+    if bits != mode {
+        bail!("{shown} has mode {bits:04o}, not {mode:04o}; mend it with: chmod {mode:o} {shown}");
+    }
+    Ok(())
+}
+
+fn make_with_parents(path: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().context("the data folder needs a parent")?;
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+    made.with_context(|| format!("make {}", parent.display()))
+}
+
+/// A role reaches its own folder by its path, so its uid must be able to pass every parent.
+fn searchable_parents(data: &Path, identities: &Identities) -> anyhow::Result<()> {
+    if identities.without_root() {
+        return Ok(());
+    }
+    for parent in data.ancestors().skip(1) {
+        let found = parent.metadata().with_context(|| format!("look at {}", parent.display()))?;
+        if found.mode() & 0o001 == 0 {
+            let shown = parent.display();
+            bail!(
+                "the processes of mox cannot pass {shown} on the way to {}; mend it with: \
+                 chmod o+x {shown}, or choose another folder",
+                data.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let shown = path.display();
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).write(true).open(path);
+    let file = file.with_context(|| format!("open {shown}"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("another moxd runs on this folder (it holds {shown})")
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {shown}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Identity {
+        Identities::find(None).unwrap().own
+    }
+
+    #[test]
+    fn made_once_then_only_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        folder(&path, own(), 0o711).unwrap();
+        folder(&path, own(), 0o711).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        let refused = folder(&path, own(), 0o711).unwrap_err().to_string();
+        assert!(refused.ends_with(&format!("mend it with: chmod 711 {}", path.display())));
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o777, "it was not touched");
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        assert!(folder(&dir.path().join("link"), own(), 0o777).is_err());
+    }
+
+    #[test]
+    fn one_supervisor_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(&dir.path().join("lock")).unwrap();
+        assert!(lock(&dir.path().join("lock")).unwrap_err().to_string().contains("another moxd"));
+        drop(held);
+        lock(&dir.path().join("lock")).unwrap();
+    }
+}

@@ -1,0 +1,324 @@
+//! The supervisor's life: build the ground, start the tree, then answer events, signals and orders
+//! until it ends or becomes another build.
+
+use std::{
+    os::fd::OwnedFd,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use daemon::orders::Order;
+use ipc::Role;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    binaries::{self, Binaries},
+    control::{Answer, take_orders},
+    handover::{self, Handed, Way},
+    identity::Identities,
+    layout::Layout,
+    logs::Logs,
+    notify::{Notify, listen_fds},
+    ports::Ports,
+    source::Source,
+    table,
+    tree::{Ground, Tree},
+    trial,
+};
+
+/// Events that wait to be answered.
+const EVENTS: usize = 1024;
+/// How long the tree of a new build may take to serve before the old one is called back.
+const NEW_TREE: Duration = Duration::from_secs(30);
+
+/// How we are run.
+pub(crate) struct Run<'a> {
+    pub(crate) source: Source,
+    /// Where control sockets go.
+    pub(crate) run_folder: &'a Path,
+    pub(crate) development: bool,
+    /// End when everything has served once.
+    pub(crate) init_only: bool,
+    /// Called when everything serves for the first time.
+    pub(crate) on_whole: &'a dyn Fn(),
+}
+
+/// How it ended.
+enum End {
+    Stopped,
+    Upgrade,
+    CallOldBack,
+}
+
+/// Runs to the end; comes back only for good.
+pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
+    let mut handed = handover::receive()?;
+    let our_path = binaries::our_file()?;
+    let our_binary = OwnedFd::from(std::fs::File::open(&our_path).context("open our own file")?);
+    let mut settings = run.source.load()?;
+    let identities = Identities::find(settings.uid_base)?;
+    // Ports first: if another server has them, nothing else should have happened.
+    let mut ports = match handed.as_mut() {
+        Some(handed) => Ports::inherited(std::mem::take(&mut handed.ports)),
+        None => Ports::activated(listen_fds()?)?,
+    };
+    ports.apply(&settings, run.source.missing())?;
+    let layout = Layout::prepare(&settings.data_dir, run.run_folder, &identities)?;
+    ports.control(&layout.control, &identities)?;
+    // Called back, we run the roles we had; else those that are installed now.
+    let held = handed.as_mut().filter(|handed| handed.back);
+    let role_binaries = match held.map(|handed| std::mem::take(&mut handed.binaries)) {
+        Some(held) => Binaries::inherited(held),
+        None => Binaries::open(&our_path)?,
+    };
+    shed_rights(&identities);
+    if identities.without_root() {
+        tracing::warn!("not started by root: all processes share one uid, one wall less");
+    }
+    if run.development {
+        settings.data_dir.clone_from(&layout.data);
+    }
+    let logs = if run.development { Logs::Inherit } else { Logs::of_service(&layout.log) };
+    let ground = Ground { settings, identities, layout, ports, binaries: role_binaries, logs };
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let fresh = handed.as_ref().is_some_and(|handed| !handed.back);
+    let (end, ground) = local.block_on(&runtime, live(run, ground, fresh))?;
+    let error = match (end, &handed) {
+        (End::Stopped, _) => return Ok(()),
+        (End::Upgrade, _) | (End::CallOldBack, None) => {
+            let way = Way::Forth(&our_path);
+            handover::exec(&way, &ground.ports, &ground.binaries, &our_binary)
+        }
+        (End::CallOldBack, Some(Handed { moxd, binaries, .. })) => {
+            let copies = binaries.iter().map(|(name, file)| Ok((name.clone(), file.try_clone()?)));
+            let old = copies.collect::<std::io::Result<_>>().map(Binaries::inherited)?;
+            handover::exec(&Way::Back(moxd), &ground.ports, &old, moxd)
+        }
+    };
+    Err(error).context("become another build")
+}
+
+/// What we ourselves no longer need, once everything is bound and opened.
+fn shed_rights(identities: &Identities) {
+    use caps::Capability as C;
+    if let Err(error) = sandbox::process::forbid_new_privileges() {
+        tracing::error!(%error, "no_new_privs");
+    }
+    if identities.without_root() {
+        return;
+    }
+    // For restarts (uids), reloads (ports, folders, key files of the administrator), killing.
+    let keep = [
+        C::CAP_SETUID,
+        C::CAP_SETGID,
+        C::CAP_KILL,
+        C::CAP_NET_BIND_SERVICE,
+        C::CAP_CHOWN,
+        C::CAP_FOWNER,
+        C::CAP_DAC_OVERRIDE,
+        C::CAP_DAC_READ_SEARCH,
+    ];
+    if let Err(error) = sandbox::process::limit_bounding_set(&keep) {
+        tracing::debug!(%error, "the bounding set stays as it is");
+    }
+}
+
+async fn live(run: &Run<'_>, ground: Ground, fresh: bool) -> anyhow::Result<(End, Ground)> {
+    let notify = Notify::from_env();
+    let (events, mut happened) = mpsc::channel(EVENTS);
+    let (orders, mut given) = mpsc::channel(1);
+    let socket = ground.ports.ours().context("our control socket")?.try_clone()?;
+    let who = Rc::new(ground.identities.clone());
+    let taking = tokio::task::spawn_local(take_orders(socket, who, orders));
+    let mut tree = Tree::new(ground, events)?;
+    let mut signals = Signals::new()?;
+    let mut whole_by = fresh.then(|| Instant::now() + NEW_TREE);
+    let mut was_whole = false;
+    let mut end = End::Stopped;
+    let watchdog = notify.watchdog.unwrap_or(Duration::from_secs(60));
+    let mut alive = tokio::time::interval(watchdog);
+    loop {
+        tree.advance();
+        if tree.is_down() {
+            break;
+        }
+        if !was_whole && tree.is_whole() {
+            (was_whole, whole_by) = (true, None);
+            notify.say("READY=1");
+            tracing::info!(processes = tree.slots.len(), "everything serves");
+            (run.on_whole)();
+            if run.init_only {
+                tree.go_down();
+            }
+        }
+        let mut due = tree.next_due();
+        if let Some(by) = whole_by {
+            due = due.min(by);
+            if by <= Instant::now() {
+                tracing::error!("the new build does not come to serve: back to the old one");
+                (end, whole_by) = (End::CallOldBack, None);
+                tree.go_down();
+            }
+        }
+        tokio::select! {
+            biased;
+            Some(event) = happened.recv() => tree.on_event(&event),
+            asked = signals.next() => match asked {
+                Asked::Stop => stop(&mut tree, &notify),
+                Asked::Reload => {
+                    if let Err(why) = reload(&mut tree, run, &notify) {
+                        tracing::error!(why, "the configuration was not applied");
+                    }
+                }
+            },
+            Some((order, answer)) = given.recv() => {
+                if order == Order::Upgrade {
+                    end = End::Upgrade;
+                }
+                obey(order, answer, &mut tree, run, &notify);
+            }
+            _ = alive.tick() => notify.say("WATCHDOG=1"),
+            () = tokio::time::sleep_until(due.into()) => {}
+        }
+    }
+    taking.abort();
+    if matches!(end, End::Stopped) {
+        tracing::info!("everything has ended");
+    }
+    Ok((end, tree.ground))
+}
+
+fn stop(tree: &mut Tree, notify: &Notify) {
+    tracing::info!("ending");
+    notify.say("STOPPING=1");
+    tree.go_down();
+}
+
+fn obey(
+    order: Order,
+    answer: oneshot::Sender<Answer>,
+    tree: &mut Tree,
+    run: &Run<'_>,
+    notify: &Notify,
+) {
+    let said: Answer = match order {
+        Order::Stop => {
+            stop(tree, notify);
+            Ok(vec!["draining".to_owned()])
+        }
+        Order::Upgrade => {
+            tree.go_down();
+            Ok(vec!["draining, then the installed build takes over".to_owned()])
+        }
+        Order::Reload => reload(tree, run, notify),
+        Order::Restart(role) => {
+            tree.restart(role);
+            Ok(Vec::new())
+        }
+        Order::LogLevel(role, level) => {
+            tree.log_level(role, level);
+            Ok(Vec::new())
+        }
+        Order::Processes => Ok(table::processes(tree)),
+        Order::Wiring => Ok(table::wiring()),
+        Order::Profiles => Ok(table::profiles()),
+        Order::LogFiles => {
+            let files = Role::ALL.into_iter().filter_map(|role| tree.ground.logs.file(role));
+            Ok(files.map(|path| path.display().to_string()).collect())
+        }
+        Order::ConfineTest(role) => {
+            trial::begin(&tree.ground, role, answer);
+            return;
+        }
+    };
+    // A client that has gone needs no answer.
+    let _ = answer.send(said);
+}
+
+/// Reads the settings again and applies them; if anything is wrong with them, changes nothing.
+fn reload(tree: &mut Tree, run: &Run<'_>, notify: &Notify) -> Answer {
+    notify.reloading();
+    let done = apply(tree, run);
+    notify.say("READY=1");
+    done.map_err(|error| format!("{error:#}"))
+}
+
+fn apply(tree: &mut Tree, run: &Run<'_>) -> anyhow::Result<Vec<String>> {
+    let new = run.source.load()?;
+    let old = &tree.ground.settings;
+    if (&new.data_dir, new.uid_base) != (&old.data_dir, old.uid_base) {
+        anyhow::bail!("data_dir and uid_base change at a restart only");
+    }
+    crate::files::of_keyholder(&new)?;
+    let sockets = |ports: &Ports, role| -> Vec<String> {
+        ports.of(role).map(|(name, _)| name.to_owned()).collect()
+    };
+    let before: Vec<_> = Role::ALL.map(|role| sockets(&tree.ground.ports, role)).into();
+    tree.ground.ports.apply(&new, run.source.missing())?;
+    let old = std::mem::replace(&mut tree.ground.settings, new);
+    tree.make_slots()?;
+    let new = &tree.ground.settings;
+    let has_files = |settings: &config::Static| {
+        crate::files::of_keyholder(settings).is_ok_and(|files| !files.is_empty())
+    };
+    let mut lines = Vec::new();
+    let mut changed = Vec::new();
+    for (role, before) in Role::ALL.into_iter().zip(before) {
+        let slice = old.slice(role.name()) != new.slice(role.name());
+        let ports = before != sockets(&tree.ground.ports, role);
+        // New certificates may lie in the same files.
+        let files = role == Role::Keyholder && has_files(new);
+        let all = old.require != new.require || old.log.format != new.log.format;
+        if slice || ports || files || all {
+            lines.push(format!("{role} is replaced"));
+            changed.push(role);
+        }
+    }
+    let level = (old.log.level != new.log.level).then_some(new.log.level);
+    for role in changed {
+        tree.restart(role);
+    }
+    if let Some(level) = level {
+        tree.log_level(None, level);
+    }
+    tracing::info!(replaced = lines.len(), "the configuration was applied");
+    Ok(lines)
+}
+
+enum Asked {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `moxctl confine test`: twins of each role try what is forbidden, on this machine.
+
+use std::thread;
+
+use ipc::Role;
+use sandbox::trial::{Targets, Trial};
+use tokio::sync::oneshot;
+
+use crate::{control::Answer, layout::own_folder, tree::Ground};
+
+/// Starts the trial of one role or all. It blocks for each twin, so it has a thread of its own,
+/// which outlives the twins: they die with the thread that started them.
+pub(crate) fn begin(ground: &Ground, role: Option<Role>, answer: oneshot::Sender<Answer>) {
+    let trials: Vec<Trial> = Role::ALL
+        .into_iter()
+        .filter(|tried| role.is_none_or(|role| role == *tried))
+        .filter_map(|role| {
+            Some(Trial {
+                profile: sandbox::profiles::of_role(role.name())?,
+                binary: ground.binaries.path(role),
+                identity: ground.identities.given(role).map(|who| (who.uid, who.gid)),
+                own_folder: ground.layout.own_folder(role),
+                read_only: Vec::new(),
+            })
+        })
+        .collect();
+    let path = |role: Role, file: &str| {
+        let folder = own_folder(role).map(|name| ground.layout.data.join(name))?;
+        folder.join(file).into_os_string().into_string().ok()
+    };
+    let targets = Targets {
+        account_file: path(Role::Accountd, "accountd.db"),
+        key_folder: path(Role::Keyholder, ""),
+        peer_socket: None,
+        sibling: None,
+    };
+    let begun = thread::Builder::new().name("trial".to_owned()).spawn(move || {
+        let rows = sandbox::trial::table(&trials, &targets).map_err(|error| error.to_string());
+        let lines = rows.and_then(|rows| {
+            let lines = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>();
+            lines.map_err(|error| error.to_string())
+        });
+        let _ = answer.send(lines);
+    });
+    if let Err(error) = begun {
+        // The client sees its connection end; why, is here.
+        tracing::error!(%error, "the trial was not begun");
+    }
+}
