@@ -140,8 +140,9 @@ fn push_clean(text: &str, out: &mut String) {
     out.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
 }
 
-/// Octets of one encoded word when writing (RFC 2047 §2).
-const WORD_OCTETS: usize = 75;
+/// Octets of one encoded word when writing. RFC 2047 §2 allows 75; shorter ones leave room for the
+/// name of the field on a line of 78.
+const WORD_OCTETS: usize = 52;
 
 /// Writes text as encoded words of UTF-8, one blank between them (where a header is folded); plain
 /// printable US-ASCII that cannot be taken for an encoded word stays as it is.

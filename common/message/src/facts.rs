@@ -7,7 +7,7 @@ use crate::{
     envelope::Envelope,
     field::{Fields, unfold_trimmed},
     html, preview,
-    structure::{Kind, Part},
+    structure::{Kind, Opaque, Part},
     thread,
 };
 
@@ -33,6 +33,8 @@ pub struct PartText {
 pub struct Facts {
     /// Octets of the message.
     pub size: u64,
+    /// Its line ends.
+    pub lines: u64,
     /// Its parts.
     pub structure: Structure,
     /// Its envelope; those of embedded messages are in the structure.
@@ -72,6 +74,13 @@ impl Facts {
     #[must_use]
     pub fn header_length(&self) -> u64 {
         self.structure.parts.first().map_or(0, |root| root.span.header.end)
+    }
+
+    /// Whether its own header passed the bounds, so that nothing was read of it but its size.
+    #[must_use]
+    pub fn is_opaque(&self) -> bool {
+        let root = self.structure.parts.first();
+        root.is_some_and(|root| root.span.kind == Kind::Opaque(Opaque::Header))
     }
 
     /// The file names of its parts, decoded, in order.
@@ -125,7 +134,6 @@ impl Job {
     /// Ends the message.
     #[must_use]
     pub fn finish(self) -> Facts {
-        let size = self.indexer.size();
         let (structure, collector) = self.indexer.finish_with();
         let block = &collector.header;
         let envelope = Envelope::read(block, collector.limits.values);
@@ -134,7 +142,8 @@ impl Job {
             u32::try_from(Fields::new(block).filter(|f| f.is(name)).count()).unwrap_or(u32::MAX)
         };
         Facts {
-            size,
+            size: collector.size,
+            lines: collector.lines,
             sent: envelope.sent(),
             message_id: thread::message_id(block),
             references: thread::references(block),
@@ -221,6 +230,8 @@ struct Collector {
     text_size: usize,
     cut: bool,
     current: Option<Current>,
+    size: u64,
+    lines: u64,
 }
 
 /// The text part that is passing.
@@ -274,6 +285,10 @@ impl Sink for Collector {
         self.text_size += text.len();
         let part = u32::try_from(index).unwrap_or(u32::MAX);
         self.texts.push(PartText { part, html: current.html, text });
+    }
+
+    fn over(&mut self, octets: u64, lines: u64) {
+        (self.size, self.lines) = (octets, lines);
     }
 }
 

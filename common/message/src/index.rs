@@ -39,6 +39,11 @@ pub trait Sink {
     fn end(&mut self, index: usize) {
         let _ = index;
     }
+
+    /// The message is over: it had so many octets and line ends.
+    fn over(&mut self, octets: u64, lines: u64) {
+        let _ = (octets, lines);
+    }
 }
 
 impl Sink for () {}
@@ -255,6 +260,7 @@ impl<S: Sink> Indexer<S> {
         while !self.open.is_empty() {
             self.close_innermost(self.offset, self.lines);
         }
+        self.sink.over(self.offset, self.lines);
         (Structure { parts: self.parts }, self.sink)
     }
 

@@ -31,12 +31,16 @@
 pub mod address;
 pub mod charset;
 pub mod codec;
+pub mod compose;
 pub mod date;
+pub mod dsn;
 pub mod encoded_word;
 pub mod envelope;
 pub mod field;
 pub mod html;
 pub mod media;
+#[cfg(any(test, feature = "poison"))]
+pub mod poison;
 pub mod preview;
 pub mod thread;
 pub mod transfer;
