@@ -81,6 +81,10 @@ fn main() {
             "outgoing" => outgoing_work(rest[0].parse().unwrap()).await,
             "abort" => std::process::abort(),
             "wait" => wait().await,
+            "full-log" => {
+                let full = rustix::io::write(rustix::stdio::stderr(), b"one line too many\n");
+                assert_eq!(full.unwrap_err(), rustix::io::Errno::FBIG);
+            }
             _ => std::process::exit(2),
         }
     });

@@ -328,6 +328,11 @@ fn set_limits(
             gaps.push(format!("{name} {set} of {limit}"));
         }
     }
+    if limits.file_size.is_some() {
+        // A log file that is full must cost lines, not the process: a stranger decides how much
+        // there is to log.
+        process::ignore_full_files();
+    }
     report.push(
         Layer::Rlimits,
         if gaps.is_empty() {

@@ -120,6 +120,15 @@ pub(crate) fn one_arena() {
     }
 }
 
+/// Writing past `RLIMIT_FSIZE` becomes an error instead of the end (SIGXFSZ).
+#[expect(unsafe_code, reason = "signal has no safe wrapper")]
+pub(crate) fn ignore_full_files() {
+    // SAFETY: no handler is installed, the signal is ignored. It cannot fail for this signal.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Another process, held by a descriptor: it cannot be confused with a later one of the same id.
 #[derive(Debug)]
 pub struct Running {

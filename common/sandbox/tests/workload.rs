@@ -212,6 +212,17 @@ fn what_proc_shows_of_a_confined_process() {
 }
 
 #[test]
+fn a_full_log_costs_lines_and_not_the_process() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let beyond = profiles::SMTPD_MX.limits.file_size.unwrap();
+    log.as_file().set_len(beyond).unwrap();
+    let file = std::fs::OpenOptions::new().append(true).open(log.path()).unwrap();
+    let output = workload("smtpd-mx", "full-log").stderr(file).output().unwrap();
+    succeeded("smtpd-mx", &output);
+    assert_eq!(log.as_file().metadata().unwrap().len(), beyond);
+}
+
+#[test]
 fn who_loses_its_supervisor_dies_at_once() {
     let binary = workload("parser", "wait").get_program().to_owned();
     let mut shell = Command::new("/bin/sh");

@@ -1,6 +1,6 @@
 //! The supervisor's side: starts twins, and makes the table of roles and actions.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -312,11 +312,9 @@ impl Drop for Sibling {
 pub fn table(trials: &[Trial], targets: &Targets) -> Result<Vec<Row>, TrialError> {
     let mut rows = Vec::with_capacity(trials.len() * Action::ALL.len());
     for (index, trial) in trials.iter().enumerate() {
-        // The next role in the list; a tree of one role tries its own second instance.
-        let other = &trials[(index + 1) % trials.len()];
         let sibling = match targets.sibling {
             Some(_) => None,
-            None => Some(other.sibling()?),
+            None => Some(sibling_for(index, trials)?),
         };
         let id = targets.sibling.or(sibling.as_ref().map(Sibling::id));
         let targets = Targets { sibling: id, ..targets.clone() };
@@ -329,4 +327,15 @@ pub fn table(trials: &[Trial], targets: &Targets) -> Result<Vec<Row>, TrialError
         }
     }
     Ok(rows)
+}
+
+/// A process of the next role in the list whose binary starts; a list of one role gives a second
+/// process of its own.
+fn sibling_for(index: usize, trials: &[Trial]) -> Result<Sibling, TrialError> {
+    let (before, from) = trials.split_at(index + 1);
+    let mut others = from.iter().chain(before);
+    let Some(next) = others.next() else {
+        return Err(TrialError::Start { role: "nobody", source: io::ErrorKind::NotFound.into() });
+    };
+    next.sibling().or_else(|error| others.find_map(|other| other.sibling().ok()).ok_or(error))
 }
