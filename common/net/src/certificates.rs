@@ -13,6 +13,7 @@ use std::{
     fmt,
     sync::{Arc, PoisonError, RwLock},
 };
+use tokio::sync::Notify;
 use x509_parser::{
     oid_registry::{
         OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA, OID_SIG_ECDSA_WITH_SHA384,
@@ -22,7 +23,7 @@ use x509_parser::{
 };
 
 /// Certificates in one table; above it the rest is refused and said.
-const MAX_CERTIFICATES: usize = 4096;
+pub(crate) const MAX_CERTIFICATES: usize = 4096;
 /// Certificates in one chain.
 const MAX_CHAIN: usize = 16;
 
@@ -64,6 +65,7 @@ pub enum CertificateProblem {
 #[derive(Clone, Default)]
 pub struct Certificates {
     table: Arc<RwLock<Arc<Table>>>,
+    filled: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -111,7 +113,20 @@ impl Certificates {
             }
         }
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        self.filled.notify_waiters();
         problems
+    }
+
+    /// Waits until there is a certificate.
+    pub async fn wait(&self) {
+        loop {
+            // Registered before the look, so that a change between the two is not missed.
+            let filled = self.filled.notified();
+            if !self.is_empty() {
+                return;
+            }
+            filled.await;
+        }
     }
 
     /// Whether no handshake can succeed.

@@ -5,8 +5,8 @@
 //! [`TlsAcceptor`] whose private keys are in another process, [`Conn`] that is plain or TLS, and
 //! writes that end. For processes that connect, [`ClientTls`].
 //!
-//! This crate knows no protocol above TLS and nothing of Cap'n Proto: signing slots come from a
-//! function ([`SigningSlots::new`]), certificates from whoever watches them ([`Certificates`]).
+//! This crate knows no protocol above TLS. A face makes its acceptor by [`TlsAcceptor::of_edge`];
+//! tests and others give slots ([`SigningSlots::new`]) and [`Certificates`] themselves.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod certificates;
 mod client;
 mod client_certificate;
 mod conn;
+mod keyholder;
 mod lines;
 mod signing;
 mod tickets;
@@ -26,7 +27,7 @@ pub use client::{ClientTls, ClientTlsError, PeerFacts, Verify, system_roots};
 pub use conn::{Conn, WriteError, flush_within, write_within};
 pub use lines::{LineReader, ReadError};
 pub use signing::{NoSlot, SigningSlots};
-pub use tls::{TlsAcceptor, TlsError, TlsFacts, TlsOptions};
+pub use tls::{TlsAcceptor, TlsError, TlsFacts, TlsOptions, draw_first_random};
 
 /// The server's half of a TLS connection.
 pub type ServerTlsStream<S> = tokio_rustls::server::TlsStream<S>;

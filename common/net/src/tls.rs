@@ -46,6 +46,8 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub struct TlsOptions {
     /// Ask for a certificate; any is accepted and its key noted. Browsers bother people with that.
     pub client_certificates: bool,
+    /// Refuse TLS 1.2.
+    pub only_tls_1_3: bool,
     /// Protocols for ALPN, best first; none: the extension is not used.
     pub alpn: Vec<Vec<u8>>,
     /// For the age of ticket keys.
@@ -92,8 +94,19 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct TlsAcceptor {
     config: Arc<ServerConfig>,
+    certificates: Certificates,
     slots: SigningSlots,
     retries: Arc<Semaphore>,
+}
+
+/// Draws random numbers once. The first time, the crypto library opens a device that the sandbox
+/// does not know: every process with TLS calls this before it is confined.
+///
+/// # Errors
+/// When the machine gives none.
+pub fn draw_first_random() -> Result<(), aws_lc_rs::error::Unspecified> {
+    use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+    SystemRandom::new().fill(&mut [0; 32])
 }
 
 impl fmt::Debug for TlsAcceptor {
@@ -116,14 +129,15 @@ impl TlsAcceptor {
         options: TlsOptions,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(default_provider());
+        let versions: &[_] = if options.only_tls_1_3 { &[&TLS13] } else { &[&TLS13, &TLS12] };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13, &TLS12])?;
+            .with_protocol_versions(versions)?;
         let builder = if options.client_certificates {
             builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(provider)))
         } else {
             builder.with_no_client_auth()
         };
-        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        let mut config = builder.with_cert_resolver(Arc::new(certificates.clone()));
         config.alpn_protocols = options.alpn;
         // Sessions are in the tickets: no memory per client.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -132,7 +146,12 @@ impl TlsAcceptor {
         // Early data can be replayed (RFC 8446 §8); no protocol of ours is safe against that.
         config.max_early_data_size = 0;
         let retries = Arc::new(Semaphore::new(RETRIES_AT_ONCE));
-        Ok(Self { config: Arc::new(config), slots, retries })
+        Ok(Self { config: Arc::new(config), certificates, slots, retries })
+    }
+
+    /// Waits until there is a certificate, so that the first client is served.
+    pub async fn wait_for_certificates(&self) {
+        self.certificates.wait().await;
     }
 
     /// Shakes hands. After STARTTLS, `stream` must come from [`crate::LineReader::into_clean`].

@@ -91,7 +91,8 @@ fn lab_with(pause: Duration, client_certificates: bool, alpn: &[&[u8]]) -> Lab {
     let certificates = Certificates::new();
     assert_eq!(certificates.replace(vec![certificate.clone()]), []);
     let alpn = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let options = TlsOptions { client_certificates, alpn, clock: Arc::new(SystemClock) };
+    let clock = Arc::new(SystemClock);
+    let options = TlsOptions { client_certificates, only_tls_1_3: false, alpn, clock };
     let acceptor = TlsAcceptor::new(certificates, signer.slots(), options).unwrap();
     Lab { acceptor, signer, certificate }
 }
