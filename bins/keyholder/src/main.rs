@@ -1,3 +1,39 @@
-//! keyholder
+//! keyholder: keeps the private keys and the pepper, and signs; it never gives a key away.
+//!
+//! Trust:   hears its peers only, and believes no byte of theirs: it signs exact shapes for the
+//!          names of the edge that asks.
+//! Runs as: `_mox-keyholder`, its own folder and nothing else, no network.
+//! Holds:   TLS and DKIM private keys, the pepper. Asks nobody.
+//! Never:   has a call that returns a private key.
+//! If it dies: restarted; handshakes and signatures wait a moment or fail for now. A panic aborts.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use anyhow::Context as _;
+use ipc::Role;
+use keyholder::{GivenFiles, Grants};
+use std::{process::ExitCode, sync::Arc};
+
+fn main() -> ExitCode {
+    daemon::start_prepared(
+        &[Role::Keyholder],
+        |_| &sandbox::profiles::KEYHOLDER,
+        |_, _| keyholder::draw_first_random().context("random numbers"),
+        |mut inherited, ()| async move {
+            let grants = Grants {
+                slice: inherited.slice().context("slice")?,
+                folder: inherited.own_folder.take().context("no folder for the keys")?,
+                files: GivenFiles::read(inherited.files),
+                clients: inherited.acceptors,
+                clock: Arc::new(types::SystemClock),
+                figures: inherited.figures,
+            };
+            tokio::select! {
+                biased;
+                done = keyholder::run(grants) => done.context("keyholder"),
+                // Nothing to finish: a signature takes less than a millisecond.
+                _deadline = inherited.stop.draining() => Ok(()),
+            }
+        },
+    )
+}

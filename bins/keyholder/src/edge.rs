@@ -1,0 +1,268 @@
+//! One thread for each edge: what is signed for one client never waits for another client.
+//!
+//! A signing slot carries one request at a time, so the requests waiting on an edge are as many as
+//! its slots; calls wait for a place among as few. A flood on one edge fills that edge's thread.
+
+use crate::{
+    key::{KeyError, PrivateKey},
+    rate::{Meter, Rates, Verdict},
+    slot,
+};
+use daemon::{Count, Figures};
+use ipc::Role;
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use types::Clock;
+
+/// Signing slots of one edge: eight, and as many again while the client restarts.
+const MAX_SLOTS: usize = 16;
+/// DKIM signatures of one edge that wait.
+const MAX_WAITING: usize = 8;
+/// How often the counts of an edge are logged, if they changed.
+const REPORT: Duration = Duration::from_secs(60 * 60);
+
+/// TLS keys that an edge may sign with, by id.
+pub(crate) type KeyTable = BTreeMap<u64, Arc<PrivateKey>>;
+
+/// Why nothing was signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EdgeError {
+    #[error("above the rate of this edge")]
+    OverRate,
+    #[error("the thread of this edge cannot be started or has ended")]
+    NoThread,
+    #[error("more signing slots than a client needs")]
+    TooManySlots,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// All edges. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edges {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    rates: Rates,
+    clock: Arc<dyn Clock>,
+    figures: Figures,
+    running: RefCell<BTreeMap<Role, Running>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    work: mpsc::Sender<Work>,
+    keys: Arc<RwLock<Arc<KeyTable>>>,
+    waiting: Arc<Semaphore>,
+}
+
+enum Work {
+    Slot(OwnedFd),
+    Dkim {
+        key: Arc<PrivateKey>,
+        block: Vec<u8>,
+        answer: oneshot::Sender<Result<Vec<u8>, EdgeError>>,
+    },
+}
+
+impl Edges {
+    pub(crate) fn new(rates: Rates, clock: Arc<dyn Clock>, figures: Figures) -> Self {
+        Self { inner: Rc::new(Inner { rates, clock, figures, running: RefCell::default() }) }
+    }
+
+    /// Edges that have a thread.
+    pub(crate) fn roles(&self) -> Vec<Role> {
+        self.inner.running.borrow().keys().copied().collect()
+    }
+
+    /// From now on the edge signs with these. Connections that were begun with a key that is no
+    /// longer there fail and are tried again with a new certificate.
+    pub(crate) fn replace_keys(&self, role: Role, keys: KeyTable) {
+        if let Some(running) = self.inner.running.borrow().get(&role) {
+            *running.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        }
+    }
+
+    /// Serves a signing slot until the client closes it.
+    pub(crate) fn serve_slot(
+        &self,
+        role: Role,
+        slot: OwnedFd,
+        keys: KeyTable,
+    ) -> Result<(), EdgeError> {
+        let running = self.running(role)?;
+        self.replace_keys(role, keys);
+        running.work.try_send(Work::Slot(slot)).map_err(|_| EdgeError::TooManySlots)
+    }
+
+    /// Signs a DKIM block that was checked.
+    pub(crate) async fn sign_dkim(
+        &self,
+        role: Role,
+        key: Arc<PrivateKey>,
+        block: Vec<u8>,
+    ) -> Result<Vec<u8>, EdgeError> {
+        let running = self.running(role)?;
+        let place = running.waiting.acquire().await.map_err(|_| EdgeError::NoThread)?;
+        let (answer, answered) = oneshot::channel();
+        let work = Work::Dkim { key, block, answer };
+        running.work.send(work).await.map_err(|_| EdgeError::NoThread)?;
+        let signed = answered.await.map_err(|_| EdgeError::NoThread)?;
+        drop(place);
+        signed
+    }
+
+    /// Counts a request that was refused before it reached the edge's thread.
+    pub(crate) fn count_refused(&self) {
+        self.inner.figures.count(Count::SignaturesRefused);
+    }
+
+    fn running(&self, role: Role) -> Result<Running, EdgeError> {
+        if let Some(running) = self.inner.running.borrow().get(&role) {
+            return Ok(running.clone());
+        }
+        let (work, to_do) = mpsc::channel(MAX_SLOTS);
+        let keys: Arc<RwLock<Arc<KeyTable>>> = Arc::default();
+        let Inner { rates, clock, figures, .. } = &*self.inner;
+        let (rates, clock, figures) = (*rates, Arc::clone(clock), *figures);
+        let shared = Arc::clone(&keys);
+        let thread = std::thread::Builder::new().name(format!("sign {role}"));
+        let started = thread.spawn(move || {
+            let now = clock.monotonic();
+            let edge = Rc::new(EdgeThread {
+                role,
+                keys: shared,
+                tls: RefCell::new(Meter::new(rates.tls_alarm, now)),
+                dkim: RefCell::new(Meter::new(rates.dkim_alarm, now)),
+                clock,
+                figures,
+            });
+            if let Err(error) = edge.run(to_do) {
+                tracing::error!(%role, %error, "the thread of an edge has ended");
+            }
+        });
+        started.map_err(|_| EdgeError::NoThread)?;
+        let running = Running { work, keys, waiting: Arc::new(Semaphore::new(MAX_WAITING)) };
+        self.inner.running.borrow_mut().insert(role, running.clone());
+        Ok(running)
+    }
+}
+
+/// What lives on the thread of an edge.
+pub(crate) struct EdgeThread {
+    role: Role,
+    keys: Arc<RwLock<Arc<KeyTable>>>,
+    tls: RefCell<Meter>,
+    dkim: RefCell<Meter>,
+    clock: Arc<dyn Clock>,
+    figures: Figures,
+}
+
+impl EdgeThread {
+    fn run(self: Rc<Self>, to_do: mpsc::Receiver<Work>) -> io::Result<()> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        tokio::task::LocalSet::new().block_on(&runtime, self.work(to_do));
+        Ok(())
+    }
+
+    async fn work(self: Rc<Self>, mut to_do: mpsc::Receiver<Work>) {
+        let slots = Arc::new(Semaphore::new(MAX_SLOTS));
+        let mut every = tokio::time::interval(REPORT);
+        let mut reported = (0, 0, 0, 0);
+        loop {
+            tokio::select! {
+                biased;
+                work = to_do.recv() => match work {
+                    Some(Work::Slot(slot)) => self.start_slot(slot, &slots),
+                    Some(Work::Dkim { key, block, answer }) => {
+                        // A caller that is gone needs no answer.
+                        let _ = answer.send(self.sign_dkim(&key, &block));
+                    }
+                    None => return,
+                },
+                _ = every.tick() => reported = self.report(reported),
+            }
+        }
+    }
+
+    fn start_slot(self: &Rc<Self>, slot: OwnedFd, slots: &Arc<Semaphore>) {
+        let Ok(place) = Arc::clone(slots).try_acquire_owned() else {
+            tracing::warn!(edge = %self.role, "more signing slots than a client needs");
+            return;
+        };
+        let edge = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            if let Err(error) = slot::serve(slot, &edge).await {
+                tracing::debug!(edge = %edge.role, %error, "a signing slot ended");
+            }
+        });
+    }
+
+    fn sign_dkim(&self, key: &PrivateKey, block: &[u8]) -> Result<Vec<u8>, EdgeError> {
+        if !self.may(&self.dkim, "DKIM") {
+            return Err(EdgeError::OverRate);
+        }
+        let signature = key.sign_dkim(block)?;
+        self.figures.count(Count::DkimSignatures);
+        Ok(signature)
+    }
+
+    /// The key of this id, if this edge may sign with it.
+    pub(crate) fn tls_key(&self, id: u64) -> Option<Arc<PrivateKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Whether a TLS signature is within the rate.
+    pub(crate) fn may_sign_tls(&self) -> bool {
+        self.may(&self.tls, "TLS")
+    }
+
+    pub(crate) fn count_tls(&self) {
+        self.figures.count(Count::Signatures);
+    }
+
+    pub(crate) fn refused(&self, why: &str) {
+        self.figures.count(Count::SignaturesRefused);
+        tracing::warn!(edge = %self.role, why, "refused to sign");
+    }
+
+    fn may(&self, meter: &RefCell<Meter>, kind: &str) -> bool {
+        let verdict = meter.borrow_mut().ask(self.clock.monotonic());
+        if matches!(verdict, Verdict::Alarm | Verdict::RefuseAndAlarm) {
+            tracing::error!(
+                edge = %self.role, kind,
+                "ALARM: more signatures asked for than this process should need"
+            );
+        }
+        let served = matches!(verdict, Verdict::Serve | Verdict::Alarm);
+        if !served {
+            self.figures.count(Count::SignaturesRefused);
+        }
+        served
+    }
+
+    /// Logs what was signed, by edge: the figures do not tell edges apart.
+    fn report(&self, last: (u64, u64, u64, u64)) -> (u64, u64, u64, u64) {
+        let (tls, dkim) = (self.tls.borrow(), self.dkim.borrow());
+        let now = (tls.served, tls.refused, dkim.served, dkim.refused);
+        if now != last {
+            tracing::info!(
+                edge = %self.role,
+                tls = now.0, tls_refused = now.1, dkim = now.2, dkim_refused = now.3,
+                "signatures since the start"
+            );
+        }
+        now
+    }
+}

@@ -1,0 +1,143 @@
+//! How often an edge may have something signed. A face that was taken over can sign no other
+//! shape than an honest one, but it can sign a lot of them: that is what shows it.
+//!
+//! Two marks: above the first one an alarm is logged, above ten times that the edge is refused. In
+//! between lie honest storms, such as all clients coming back after a restart.
+
+use std::time::{Duration, Instant};
+
+/// The second mark, as a multiple of the first.
+const REFUSED_ABOVE: u32 = 10;
+/// One alarm an edge in this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// The marks, from mox.toml.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    pub(crate) tls_alarm: u32,
+    pub(crate) dkim_alarm: u32,
+}
+
+/// A token bucket that holds one second's worth.
+#[derive(Debug)]
+struct Bucket {
+    per_second: u32,
+    // Millionths of a token.
+    level: u64,
+    filled: Instant,
+}
+
+impl Bucket {
+    const TOKEN: u64 = 1_000_000;
+
+    fn new(per_second: u32, now: Instant) -> Self {
+        Self { per_second, level: u64::from(per_second) * Self::TOKEN, filled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.filled);
+        let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        let full = u64::from(self.per_second) * Self::TOKEN;
+        let more = micros.saturating_mul(u64::from(self.per_second));
+        self.level = self.level.saturating_add(more).min(full);
+        self.filled = now;
+        match self.level.checked_sub(Self::TOKEN) {
+            Some(level) => {
+                self.level = level;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Serve it.
+    Serve,
+    /// Serve it, and log an alarm.
+    Alarm,
+    /// Refuse it.
+    Refuse,
+    /// Refuse it, and log an alarm.
+    RefuseAndAlarm,
+}
+
+/// The meter of one edge for one kind of signature.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    first: Bucket,
+    second: Bucket,
+    quiet_until: Option<Instant>,
+    /// Served since the start.
+    pub(crate) served: u64,
+    /// Refused since the start.
+    pub(crate) refused: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(alarm_per_second: u32, now: Instant) -> Self {
+        Self {
+            first: Bucket::new(alarm_per_second, now),
+            second: Bucket::new(alarm_per_second.saturating_mul(REFUSED_ABOVE), now),
+            quiet_until: None,
+            served: 0,
+            refused: 0,
+        }
+    }
+
+    pub(crate) fn ask(&mut self, now: Instant) -> Verdict {
+        let calm = self.first.take(now);
+        let served = self.second.take(now);
+        let loud = !calm && self.quiet_until.is_none_or(|until| now >= until);
+        if loud {
+            self.quiet_until = Some(now + QUIET);
+        }
+        if served {
+            self.served = self.served.saturating_add(1);
+        } else {
+            self.refused = self.refused.saturating_add(1);
+        }
+        match (served, loud) {
+            (true, false) => Verdict::Serve,
+            (true, true) => Verdict::Alarm,
+            (false, false) => Verdict::Refuse,
+            (false, true) => Verdict::RefuseAndAlarm,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarm_then_refusal_then_calm() {
+        let start = Instant::now();
+        let mut meter = Meter::new(5, start);
+        let verdicts: Vec<_> = (0..60).map(|_| meter.ask(start)).collect();
+        assert_eq!(verdicts[..5], [Verdict::Serve; 5]);
+        assert_eq!(verdicts[5], Verdict::Alarm);
+        assert!(verdicts[6..50].iter().all(|v| *v == Verdict::Serve), "one alarm, then quiet");
+        assert!(verdicts[50..].iter().all(|v| *v == Verdict::Refuse));
+        assert_eq!((meter.served, meter.refused), (50, 10));
+        // A steady rate at the mark is no alarm.
+        let later = start + Duration::from_secs(120);
+        for n in 0..100 {
+            assert_eq!(meter.ask(later + Duration::from_millis(200) * n), Verdict::Serve);
+        }
+        // The next storm is.
+        let storm = later + Duration::from_secs(3600);
+        assert!((0..6).map(|_| meter.ask(storm)).any(|v| v == Verdict::Alarm));
+    }
+
+    #[test]
+    fn zero_and_huge_rates_do_not_panic() {
+        let now = Instant::now();
+        assert_eq!(Meter::new(0, now).ask(now), Verdict::RefuseAndAlarm);
+        let mut meter = Meter::new(u32::MAX, now);
+        assert_eq!(meter.ask(now + Duration::from_secs(1 << 40)), Verdict::Serve);
+        assert_eq!(meter.ask(now), Verdict::Serve);
+    }
+}

@@ -1,0 +1,533 @@
+//! keyholder as its clients see it: real connectors, real handshakes, real signatures.
+
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+use daemon::{Count, Figures};
+use ipc::{
+    Acceptor, Dialer, Limits, Line, Role,
+    schema::keyholder_capnp::{accountd_keys, dkim_signer, host_keys, key_admin, pepper},
+};
+use keyholder::{GivenFiles, Grants};
+use mailauth::dkim::{Algorithm, DEFAULT_SIGNED, Draft, Recipe, Selector, fields};
+use net::{TlsAcceptor, TlsOptions};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, ServerName},
+    version::{TLS12, TLS13},
+};
+use std::{os::fd::OwnedFd, path::Path, rc::Rc, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+    sync::mpsc,
+    task::{JoinHandle, LocalSet},
+};
+use types::{Domain, SystemClock, UnixNanos};
+
+const SLICE: &str = r#"{
+    "hostname": "host.example.org",
+    "edges": {"smtpd-mx": ["mx.example.org"], "imapd-front": ["imap.example.org"]},
+    "self_signed": ["mx.example.org", "imap.example.org"],
+    "tls_alarm_per_second": 100
+}"#;
+
+/// A keyholder, and the side of its supervisor.
+struct House {
+    clients: mpsc::Sender<Acceptor>,
+    running: JoinHandle<()>,
+    figures: Figures,
+}
+
+impl House {
+    fn start(folder: &Path, slice: &str) -> Self {
+        let (clients, acceptors) = mpsc::channel(16);
+        let figures = Figures::detached();
+        let grants = Grants {
+            slice: serde_json::from_str(slice).unwrap(),
+            folder: folder.join("keys"),
+            files: GivenFiles::default(),
+            clients: acceptors,
+            clock: Arc::new(SystemClock),
+            figures,
+        };
+        let running = tokio::task::spawn_local(async move {
+            keyholder::run(grants).await.unwrap();
+        });
+        Self { clients, running, figures }
+    }
+
+    /// Wires a client.
+    async fn wire(&self, role: Role, dialer: &Dialer) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        dialer.renew(near).unwrap();
+        self.clients.send(Acceptor::from_connector(role, 0, far).unwrap()).await.unwrap();
+    }
+
+    async fn dialer(&self, role: Role) -> Dialer {
+        let dialer = Dialer::pending();
+        self.wire(role, &dialer).await;
+        dialer
+    }
+
+    async fn slot(&self, role: Role) -> OwnedFd {
+        let dialer = self.dialer(role).await;
+        let slot = dialer.slot().await.unwrap();
+        rustix::io::ioctl_fionbio(&slot, false).unwrap();
+        slot
+    }
+}
+
+fn options() -> TlsOptions {
+    TlsOptions {
+        client_certificates: false,
+        only_tls_1_3: false,
+        alpn: vec![],
+        clock: Arc::new(SystemClock),
+    }
+}
+
+/// A client that trusts what stands in a self-signed file of keyholder's.
+fn client(folder: &Path, name: &str, tls12: bool) -> Arc<ClientConfig> {
+    use rustls::pki_types::pem::PemObject as _;
+    let text = std::fs::read(folder.join(format!("keys/tls/{name}.pem"))).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&text).unwrap()).unwrap();
+    let versions: &[_] = if tls12 { &[&TLS12] } else { &[&TLS13] };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+}
+
+async fn greet(acceptor: &TlsAcceptor, config: &Arc<ClientConfig>, name: &'static str) -> bool {
+    let (near, far) = duplex(32 * 1024);
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+    let (client, server) = tokio::join!(
+        async {
+            let name = ServerName::try_from(name).unwrap();
+            let mut stream = connector.connect(name, near).await.ok()?;
+            stream.read_u8().await.ok()
+        },
+        async {
+            let (mut stream, _) = acceptor.accept(far).await.ok()?;
+            stream.write_u8(7).await.ok()?;
+            stream.flush().await.ok()?;
+            let _ = stream.read_u8().await;
+            Some(())
+        }
+    );
+    client == Some(7) && server.is_some()
+}
+
+#[tokio::test]
+async fn handshakes_through_a_keyholder_and_its_restart() {
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let dialer = house.dialer(Role::SmtpdMx).await;
+            let acceptor = TlsAcceptor::of_edge(dialer.clone(), options()).unwrap();
+            acceptor.wait_for_certificates().await;
+            for tls12 in [false, true] {
+                let config = client(place.path(), "mx.example.org", tls12);
+                assert!(greet(&acceptor, &config, "mx.example.org").await, "TLS 1.2: {tls12}");
+            }
+            assert_eq!(house.figures.value(Count::Signatures), 2);
+            // Another edge's certificate is not to be had here.
+            let other = client(place.path(), "imap.example.org", false);
+            assert!(!greet(&acceptor, &other, "imap.example.org").await);
+
+            let config = client(place.path(), "mx.example.org", false);
+            let mut many = Vec::new();
+            for _ in 0..200 {
+                let (acceptor, config) = (acceptor.clone(), Arc::clone(&config));
+                many.push(tokio::task::spawn_local(async move {
+                    greet(&acceptor, &config, "mx.example.org").await
+                }));
+            }
+            for one in many {
+                assert!(one.await.unwrap());
+            }
+
+            // keyholder dies; with it the slots. Then there is another one.
+            house.running.abort();
+            let _ = house.running.await;
+            let next = House::start(place.path(), SLICE);
+            next.wire(Role::SmtpdMx, &dialer).await;
+            let mut tries = 0;
+            while !greet(&acceptor, &config, "mx.example.org").await {
+                tries += 1;
+                assert!(tries < 10, "handshakes come back");
+            }
+            assert!(next.figures.value(Count::Signatures) >= 1);
+        })
+        .await;
+}
+
+fn request(id: u64, scheme: u16, message: &[u8]) -> Vec<u8> {
+    [&id.to_be_bytes()[..], &scheme.to_be_bytes(), message].concat()
+}
+
+fn tls13() -> Vec<u8> {
+    [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat()
+}
+
+async fn ask(slot: &OwnedFd, request: Vec<u8>) -> Vec<u8> {
+    let slot = rustix::io::dup(slot).unwrap();
+    tokio::task::spawn_blocking(move || {
+        if send(&slot, &request, SendFlags::NOSIGNAL).is_err() {
+            return Vec::new();
+        }
+        let mut answer = vec![0; 600];
+        // A slot that is closed under us is reset or at its end, whichever comes first.
+        let got = recv(&slot, &mut answer[..], RecvFlags::empty()).map_or(0, |(_, got)| got);
+        answer.truncate(got);
+        answer
+    })
+    .await
+    .unwrap()
+}
+
+fn key_id(folder: &Path, name: &str) -> u64 {
+    let text = std::fs::read_to_string(folder.join(format!("keys/tls/{name}.pem"))).unwrap();
+    let pair = rcgen::KeyPair::from_pem(&text).unwrap();
+    let spki = rcgen::PublicKeyData::subject_public_key_info(&pair);
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spki);
+    u64::from_be_bytes(hash.as_ref()[..8].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn a_slot_signs_handshakes_of_its_edge_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let slot = house.slot(Role::SmtpdMx).await;
+            let mx = key_id(place.path(), "mx.example.org");
+            let imap = key_id(place.path(), "imap.example.org");
+            assert!(ask(&slot, request(mx, 0x0403, &tls13())).await.len() > 60);
+            assert_eq!(ask(&slot, request(imap, 0x0403, &tls13())).await, b"k");
+            assert_eq!(ask(&slot, request(7, 0x0403, &tls13())).await, b"k");
+            assert_eq!(ask(&slot, request(mx, 0x0804, &tls13())).await, b"k");
+            assert!(ask(&slot, request(mx, 0x0403, &tls13())).await.len() > 60, "still served");
+            let client = {
+                let mut message = tls13();
+                message[73..79].copy_from_slice(b"client");
+                message
+            };
+            for wrong in [
+                request(mx, 0x0403, &client),
+                request(mx, 0x0403, b"anything at all"),
+                request(mx, 0x0401, &tls13()),
+                request(mx, 0x0403, &[b' '; 300]),
+                b"short".to_vec(),
+            ] {
+                let slot = house.slot(Role::SmtpdMx).await;
+                assert_eq!(ask(&slot, wrong).await, b"s");
+                assert_eq!(ask(&slot, request(mx, 0x0403, &tls13())).await, b"", "slot closed");
+            }
+            assert_eq!(house.figures.value(Count::Signatures), 2);
+            assert_eq!(house.figures.value(Count::SignaturesRefused), 8);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn above_its_rate_an_edge_is_refused_and_others_are_not() {
+    let place = tempfile::tempdir().unwrap();
+    let slice = SLICE.replace("100", "1");
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), &slice);
+            let (mx, imap) = (house.slot(Role::SmtpdMx).await, house.slot(Role::ImapdFront).await);
+            let id = key_id(place.path(), "mx.example.org");
+            let mut refused = 0;
+            for _ in 0..40 {
+                let answer = ask(&mx, request(id, 0x0403, &tls13())).await;
+                refused += u32::from(answer == b"r");
+                assert!(answer == b"r" || answer.len() > 60);
+            }
+            assert!(refused > 0, "ten times the alarm's rate is the end");
+            let id = key_id(place.path(), "imap.example.org");
+            assert!(ask(&imap, request(id, 0x0403, &tls13())).await.len() > 60);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_its_slot_and_stalls_nobody() {
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let dialer = house.dialer(Role::SmtpdMx).await;
+            let (bad, good) = (dialer.slot().await.unwrap(), dialer.slot().await.unwrap());
+            rustix::io::ioctl_fionbio(&good, false).unwrap();
+            let id = key_id(place.path(), "mx.example.org");
+            let one = request(id, 0x0403, &tls13());
+            // Sends as long as it is taken, and reads nothing.
+            let mut waits = 0;
+            while waits < 200 {
+                match send(&bad, &one, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                    Ok(_) => {}
+                    Err(rustix::io::Errno::AGAIN) => {
+                        waits += 1;
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    Err(_) => break,
+                }
+            }
+            assert!(waits < 200, "the slot was closed");
+            assert!(ask(&good, one).await.len() > 60 || house.figures.value(Count::Signatures) > 9);
+        })
+        .await;
+}
+
+struct Asker {
+    // The connector: without it keyholder takes the client for dead.
+    _line: Line<accountd_keys::Client>,
+    keys: accountd_keys::Client,
+    admin: key_admin::Client,
+}
+
+impl Asker {
+    async fn new(house: &House) -> Self {
+        let line: Line<accountd_keys::Client> =
+            Line::new(house.dialer(Role::Accountd).await, Limits::SHORT_CALLS);
+        let keys = line.client().await.unwrap();
+        let admin = keys.key_admin_request().send().promise.await.unwrap();
+        let admin = admin.get().unwrap().get_admin().unwrap();
+        Self { _line: line, keys, admin }
+    }
+
+    async fn hosted(&self, domains: &[&str]) {
+        let mut request = self.admin.hosted_request();
+        let mut list = request.get().init_domains(domains.len() as u32);
+        for (at, domain) in domains.iter().enumerate() {
+            list.set(at as u32, domain);
+        }
+        request.send().promise.await.unwrap();
+    }
+
+    async fn generate(&self, domain: &str, selector: &str, rsa: bool) -> Result<String, String> {
+        let mut request = self.admin.generate_dkim_request();
+        let mut params = request.get();
+        params.set_domain(domain);
+        params.set_selector(selector);
+        params.set_algorithm(if rsa {
+            key_admin::Algorithm::Rsa2048
+        } else {
+            key_admin::Algorithm::Ed25519
+        });
+        let answer = request.send().promise.await.map_err(|error| error.to_string())?;
+        Ok(answer.get().unwrap().get_record().unwrap().to_string().unwrap())
+    }
+
+    async fn signer(&self, domain: &str) -> Option<dkim_signer::Client> {
+        let mut request = self.keys.dkim_request();
+        request.get().set_domain(domain);
+        let answer = request.send().promise.await.ok()?;
+        answer.get().unwrap().get_signer().ok()
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Signed {
+    Signature(Vec<u8>),
+    Stale,
+    NoKey,
+    OverRate,
+    Refused,
+}
+
+async fn sign(signer: &dkim_signer::Client, selector: &str, block: &[u8]) -> Signed {
+    use dkim_signer::outcome::Which;
+    let mut request = signer.sign_request();
+    request.get().set_selector(selector);
+    request.get().set_headers(block);
+    let Ok(answer) = request.send().promise.await else { return Signed::Refused };
+    match answer.get().unwrap().get_outcome().unwrap().which().unwrap() {
+        Which::Signature(octets) => Signed::Signature(octets.unwrap().to_vec()),
+        Which::StaleSelector(()) => Signed::Stale,
+        Which::NoKey(()) => Signed::NoKey,
+        Which::OverRate(()) => Signed::OverRate,
+    }
+}
+
+fn draft(domain: &str, selector: &str, algorithm: Algorithm) -> Draft {
+    let (domain, selector): (Domain, Selector) =
+        (domain.parse().unwrap(), selector.parse().unwrap());
+    let recipe = Recipe {
+        domain: &domain,
+        selector: &selector,
+        algorithm,
+        header: Default::default(),
+        body: Default::default(),
+        identity: None,
+        signed: &DEFAULT_SIGNED,
+        seal: true,
+        time: UnixNanos::from_seconds(1_800_000_000),
+        expires: None,
+    };
+    let header = b"From: a@example.org\r\nSubject: x\r\n";
+    Draft::new(&recipe, &fields(header).unwrap(), &[7; 32]).unwrap()
+}
+
+#[tokio::test]
+async fn dkim_keys_are_made_used_and_retired_for_hosted_domains_only() {
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let asker = Asker::new(&house).await;
+            assert!(asker.signer("example.org").await.is_none(), "nothing is hosted yet");
+            assert!(asker.generate("example.org", "s1", false).await.is_err());
+            asker.hosted(&["example.org", "example.net"]).await;
+            let record = asker.generate("example.org", "s1", false).await.unwrap();
+            assert!(record.starts_with("v=DKIM1;h=sha256;k=ed25519;p="), "{record}");
+            assert_eq!(asker.generate("example.org", "s1", false).await.unwrap(), record);
+            assert!(asker.generate("example.org", "s1", true).await.is_err(), "another kind");
+            assert!(asker.generate("example.org", "../../x", false).await.is_err());
+            asker.generate("example.org", "s2", true).await.unwrap();
+
+            let signer = asker.signer("example.org").await.unwrap();
+            let ed = draft("example.org", "s1", Algorithm::Ed25519Sha256);
+            let Signed::Signature(signature) = sign(&signer, "s1", ed.block()).await else {
+                panic!("not signed")
+            };
+            let public = {
+                use base64::{Engine as _, engine::general_purpose::STANDARD};
+                STANDARD.decode(record.rsplit_once("p=").unwrap().1).unwrap()
+            };
+            let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ed.block());
+            aws_lc_rs::signature::UnparsedPublicKey::new(
+                &aws_lc_rs::signature::ED25519,
+                &public,
+            )
+            .verify(hash.as_ref(), &signature)
+            .unwrap();
+            let rsa = draft("example.org", "s2", Algorithm::RsaSha256);
+            assert!(matches!(sign(&signer, "s2", rsa.block()).await, Signed::Signature(s) if s.len() == 256));
+
+            // Other selectors, other domains, other shapes.
+            assert_eq!(sign(&signer, "s3", ed.block()).await, Signed::Stale);
+            assert_eq!(sign(&signer, "s2", ed.block()).await, Signed::Refused);
+            let stranger = draft("example.net", "s1", Algorithm::Ed25519Sha256);
+            assert_eq!(sign(&signer, "s1", stranger.block()).await, Signed::Refused);
+            assert_eq!(sign(&signer, "s1", &tls13()).await, Signed::Refused);
+            assert_eq!(sign(&signer, "s1", &vec![b'x'; 65_537]).await, Signed::Refused);
+            let empty = asker.signer("example.net").await.unwrap();
+            assert_eq!(sign(&empty, "s1", stranger.block()).await, Signed::NoKey);
+
+            // No longer hosted: whoever holds the signer holds nothing.
+            asker.hosted(&["example.net"]).await;
+            assert_eq!(sign(&signer, "s1", ed.block()).await, Signed::NoKey);
+            asker.hosted(&["example.org"]).await;
+            assert!(matches!(sign(&signer, "s1", ed.block()).await, Signed::Signature(_)));
+
+            let mut retire = asker.admin.retire_dkim_request();
+            retire.get().set_domain("example.org");
+            retire.get().set_selector("s1");
+            retire.send().promise.await.unwrap();
+            assert_eq!(sign(&signer, "s1", ed.block()).await, Signed::Stale);
+            let described = signer.describe_request().send().promise.await.unwrap();
+            let keys = described.get().unwrap().get_keys().unwrap();
+            assert_eq!(keys.len(), 1);
+            assert_eq!(keys.get(0).get_selector().unwrap(), "s2");
+            assert_eq!(keys.get(0).get_algorithm().unwrap(), "rsa-sha256");
+            assert_eq!(house.figures.value(Count::DkimSignatures), 3);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn host_keys_sign_as_the_host_name() {
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let line: Line<host_keys::Client> =
+                Line::new(house.dialer(Role::QueueRunner).await, Limits::SHORT_CALLS);
+            let keys = line.client().await.unwrap();
+            let signer = keys.dkim_request().send().promise.await.unwrap();
+            let signer = signer.get().unwrap().get_signer().unwrap();
+            let block = draft("host.example.org", "h", Algorithm::Ed25519Sha256);
+            assert_eq!(sign(&signer, "h", block.block()).await, Signed::NoKey);
+            let asker = Asker::new(&house).await;
+            asker.generate("host.example.org", "h", false).await.unwrap();
+            assert!(matches!(sign(&signer, "h", block.block()).await, Signed::Signature(_)));
+            let other = draft("example.org", "h", Algorithm::Ed25519Sha256);
+            assert_eq!(sign(&signer, "h", other.block()).await, Signed::Refused);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_pepper_survives_a_restart() {
+    async fn client(asker: &Asker) -> pepper::Client {
+        let answer = asker.keys.pepper_request().send().promise.await.unwrap();
+        answer.get().unwrap().get_pepper().unwrap()
+    }
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let asker = Asker::new(&house).await;
+            let first = client(&asker).await;
+            let mut seal = first.seal_request();
+            seal.get().set_account(b"alice");
+            seal.get().set_plain(b"verifier");
+            let sealed = seal.send().promise.await.unwrap();
+            let sealed = sealed.get().unwrap().get_sealed().unwrap().to_vec();
+            let mut long = first.seal_request();
+            long.get().set_plain(&[0; 4097]);
+            assert!(long.send().promise.await.is_err());
+            house.running.abort();
+
+            let house = House::start(place.path(), SLICE);
+            let asker = Asker::new(&house).await;
+            let second = client(&asker).await;
+            for (account, ok) in [(&b"alice"[..], true), (b"bob", false)] {
+                let mut open = second.open_request();
+                open.get().set_account(account);
+                open.get().set_sealed(&sealed);
+                let answer = open.send().promise.await.unwrap();
+                let outcome = answer.get().unwrap().get_outcome().unwrap();
+                use pepper::opened::Which;
+                match outcome.which().unwrap() {
+                    Which::Plain(plain) => assert!(ok && plain.unwrap() == b"verifier"),
+                    Which::Damaged(()) => assert!(!ok),
+                }
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn clients_without_a_right_find_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let outbound = house.dialer(Role::Outbound).await;
+            assert!(outbound.dial().await.is_err());
+            // accountd has no business with TLS keys.
+            let accountd = Rc::new(house.dialer(Role::Accountd).await);
+            match accountd.slot().await {
+                Err(_) => {}
+                Ok(slot) => {
+                    let id = key_id(place.path(), "mx.example.org");
+                    assert_eq!(ask(&slot, request(id, 0x0403, &tls13())).await, b"");
+                }
+            }
+        })
+        .await;
+}
