@@ -77,6 +77,20 @@ impl Identities {
         self.given(role).unwrap_or(self.own)
     }
 
+    /// The uids that may give orders, for the vaults: root, ours, and the members of the group.
+    pub(crate) fn admins(&self) -> Vec<u32> {
+        let mut uids = vec![0, self.own.uid];
+        let group = self.admin_group.and_then(|gid| Group::from_gid(gid.into()).ok().flatten());
+        for member in group.iter().flat_map(|group| &group.mem) {
+            if let Ok(Some(user)) = User::from_name(member) {
+                uids.push(user.uid.as_raw());
+            }
+        }
+        uids.sort_unstable();
+        uids.dedup();
+        uids
+    }
+
     /// Whether a process of this uid and gid may give orders.
     pub(crate) fn may_give_orders(&self, uid: u32, gid: u32) -> bool {
         if uid == 0 || uid == self.own.uid {
@@ -86,12 +100,7 @@ impl Identities {
         if gid == admin {
             return true;
         }
-        let user = User::from_uid(uid.into()).ok().flatten();
-        let group = Group::from_gid(admin.into()).ok().flatten();
-        match (user, group) {
-            (Some(user), Some(group)) => group.mem.contains(&user.name),
-            _ => false,
-        }
+        self.admins().contains(&uid)
     }
 }
 

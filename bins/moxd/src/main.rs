@@ -34,6 +34,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    abort_on_panic();
     match local::dispatch(args::Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -41,4 +42,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A panic in a task would leave a supervisor that half works; systemd starts a whole one.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }

@@ -36,6 +36,9 @@ const EVENTS: usize = 1024;
 /// How long the tree of a new build may take to serve before the old one is called back.
 const NEW_TREE: Duration = Duration::from_secs(30);
 
+/// Open files of one process; the largest limit of any profile is below it.
+const OPEN_FILES: u64 = 131_072;
+
 /// How we are run.
 pub(crate) struct Run<'a> {
     pub(crate) source: Source,
@@ -62,6 +65,7 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
     let our_binary = OwnedFd::from(std::fs::File::open(&our_path).context("open our own file")?);
     let mut settings = run.source.load()?;
     let identities = Identities::find(settings.uid_base)?;
+    settings.control_uids = identities.admins();
     // Ports first: if another server has them, nothing else should have happened.
     let mut ports = match handed.as_mut() {
         Some(handed) => Ports::inherited(std::mem::take(&mut handed.ports)),
@@ -76,6 +80,7 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
         Some(held) => Binaries::inherited(held),
         None => Binaries::open(&our_path)?,
     };
+    raise_open_files();
     shed_rights(&identities);
     if identities.without_root() {
         tracing::warn!("not started by root: all processes share one uid, one wall less");
@@ -103,6 +108,18 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
         }
     };
     Err(error).context("become another build")
+}
+
+/// Processes set their own limits on open files, below ours: so ours is raised as far as it goes.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let set = |limit| setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit });
+    let wanted = now.maximum.map(|hard| hard.max(OPEN_FILES));
+    // Only root may raise the hard limit.
+    if let Err(error) = set(wanted).or_else(|_| set(now.maximum)) {
+        tracing::warn!(%error, "the limit of open files");
+    }
 }
 
 /// What we ourselves no longer need, once everything is bound and opened.
@@ -251,7 +268,8 @@ fn reload(tree: &mut Tree, run: &Run<'_>, notify: &Notify) -> Answer {
 }
 
 fn apply(tree: &mut Tree, run: &Run<'_>) -> anyhow::Result<Vec<String>> {
-    let new = run.source.load()?;
+    let mut new = run.source.load()?;
+    new.control_uids = tree.ground.identities.admins();
     let old = &tree.ground.settings;
     if (&new.data_dir, new.uid_base) != (&old.data_dir, old.uid_base) {
         anyhow::bail!("data_dir and uid_base change at a restart only");

@@ -27,7 +27,9 @@ use crate::{
 };
 
 /// How long a process may drain.
-pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long one may whose clients have ended, or that holds nothing longer than a question.
+const SHORT_DRAIN: Duration = Duration::from_secs(1);
 /// What is left a moment after that is killed.
 const GRACE: Duration = Duration::from_secs(1);
 /// Silence that raises an alarm. Nobody is killed for it: a process that is slow is not dead.
@@ -432,9 +434,22 @@ impl Tree {
             return;
         };
         running.planned = true;
-        let millis = u32::try_from(DRAIN.as_millis()).unwrap_or(u32::MAX);
+        let short = match key.0 {
+            Role::Resolver | Role::Keyholder => true,
+            Role::Parser | Role::Outbound => self.mode != Mode::Running,
+            Role::Accountd
+            | Role::QueueRunner
+            | Role::ImapdSession
+            | Role::ImapdFront
+            | Role::SmtpdMx
+            | Role::SmtpdSubmission
+            | Role::HttpdWeb
+            | Role::HttpdAdmin => false,
+        };
+        let time = if short { SHORT_DRAIN } else { DRAIN };
+        let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         if running.child.tell(&Message::Drain(millis), Vec::new()) {
-            running.kill_at = Some(Instant::now() + DRAIN + GRACE);
+            running.kill_at = Some(Instant::now() + time + GRACE);
         } else {
             running.child.kill();
         }

@@ -42,6 +42,10 @@ fn main() -> ExitCode {
     trial(None);
     if nix::unistd::geteuid().is_root() {
         trial(Some(64_123));
+        // As root, `serve` would use the machine's own /run/mox.
+        a_file_is_applied_whole_or_not_at_all(Some(64_123));
+    } else {
+        a_file_is_applied_whole_or_not_at_all(None);
     }
     ExitCode::SUCCESS
 }
@@ -187,8 +191,8 @@ impl Tree {
             std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
             std::os::unix::fs::chown(folder, uid, uid).unwrap();
         }
-        // Tests of other programs run at the same time.
-        let offset = 20_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+        // Tests of other programs run at the same time; from 32768 on are the clients' own ports.
+        let offset = 14_000 + u16::try_from(std::process::id() % 16_000).unwrap();
         let mut command = Command::new(binaries.path().join("moxd"));
         command
             .args(["localserve", "--port-offset", &offset.to_string(), "--dir"])
@@ -289,6 +293,7 @@ fn trial(uid: Option<u32>) {
     planned_ends_are_no_faults(&tree);
     a_crash_loop_backs_off_and_others_live_on(&tree);
     drained_and_started_again_by_order(&tree);
+    forbidden_things_are_refused_in_twins(&tree);
     a_second_server_is_told_who_is_in_its_way(&tree);
     an_upgrade_refuses_no_connection(&tree);
     if uid.is_none() {
@@ -413,6 +418,18 @@ fn drained_and_started_again_by_order(tree: &Tree) {
     tree.order(Order::LogLevel(Some(Role::Parser), config::Level::Info)).unwrap();
 }
 
+fn forbidden_things_are_refused_in_twins(tree: &Tree) {
+    let rows = tree.order(Order::ConfineTest(Some(Role::Parser))).unwrap();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in &rows {
+        let row: Value = serde_json::from_str(row).unwrap();
+        assert_eq!(row["role"], "parser");
+        assert_ne!(row["verdict"], "allowed", "{row}");
+    }
+    // The supervisor went on meanwhile, and nobody else was hurt.
+    tree.wait_until_whole();
+}
+
 fn a_second_server_is_told_who_is_in_its_way(tree: &Tree) {
     let refused = Command::new(tree.binaries.path().join("moxd"))
         .args(["localserve", "--port-offset", &tree.offset.to_string(), "--dir"])
@@ -487,4 +504,104 @@ fn everything_ends(tree: &mut Tree) {
             .map(|mut s| s.read_to_end(&mut nothing))
             .is_err()
     );
+}
+
+/// `moxd serve` with a file: reload, refusal, log files.
+fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
+    println!("serve");
+    let binaries = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    install(binaries.path());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mox.toml");
+    let data = dir.path().join("data");
+    let base = 10_000 + u16::try_from(std::process::id() % 3900).unwrap();
+    let write = |port: u16, more: &str| {
+        let text = format!(
+            "hostname = \"mail.example.org\"\ndata_dir = {data:?}\n{more}\n[listener.a]\n\
+             ips = [\"127.0.0.1\"]\nsmtp = {{ port = {port} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    };
+    for folder in [dir.path(), binaries.path()] {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(folder, uid, uid).unwrap();
+    }
+    write(base, "");
+    let mut command = Command::new(binaries.path().join("moxd"));
+    command.arg("serve").arg("--config").arg(&file);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    let mut moxd = Ended(command.spawn().unwrap());
+    let control = data.join("run/control/moxd");
+    let table = || -> Vec<Value> {
+        let lines = orders::give(&control, Order::Processes).unwrap_or_default();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let wait = |what: &str, done: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline, "waited in vain: {what}\n{:#?}", table());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let whole = || !table().is_empty() && table().iter().all(|row| row["state"] == "serving");
+    let pid = |process: &str| {
+        table().iter().find(|row| row["process"] == process).and_then(|row| row["pid"].as_u64())
+    };
+    let answers = |port: u16| {
+        let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+        let mut answer = String::new();
+        (&stream).write_all(b"pid\n").is_ok()
+            && BufReader::new(&stream).read_line(&mut answer).is_ok()
+            && answer.trim_end().parse().ok() == pid("smtpd-mx")
+    };
+    wait("everything serves", &whole);
+    assert!(answers(base));
+    assert_eq!(pid("imapd-front"), None, "nobody serves what is not configured");
+
+    let (mx, accountd) = (pid("smtpd-mx"), pid("accountd"));
+    write(base + 1, "unknown = 1");
+    let refused = orders::give(&control, Order::Reload).unwrap_err().to_string();
+    assert!(refused.contains("unknown key"), "{refused}");
+    assert_eq!((pid("smtpd-mx"), pid("accountd")), (mx, accountd), "nothing has changed");
+    assert!(answers(base));
+
+    write(base + 1, "");
+    let replaced = orders::give(&control, Order::Reload).unwrap();
+    assert_eq!(replaced, ["smtpd-mx is replaced"]);
+    wait("the new port answers", &|| whole() && answers(base + 1));
+    assert!(TcpStream::connect(("127.0.0.1", base)).is_err(), "the old port is closed");
+    assert_eq!(pid("accountd"), accountd, "accountd has nothing to do with it");
+
+    write(base + 1, "[log]\nlevel = \"debug\"\n[limits.smtp]\nrecipients = 500");
+    signal(moxd.0.id(), nix::sys::signal::Signal::SIGHUP);
+    let second = pid("smtpd-mx");
+    wait("the signal does it too", &|| whole() && pid("smtpd-mx") != second);
+
+    let files = orders::give(&control, Order::LogFiles).unwrap();
+    assert_eq!(files.len(), Role::ALL.len());
+    let log = data.join("log/smtpd-mx.log");
+    assert!(files.contains(&log.display().to_string()));
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("smtpd-mx ") && text.contains("draining"), "{text}");
+
+    signal(moxd.0.id(), nix::sys::signal::Signal::SIGTERM);
+    assert!(moxd.0.wait().unwrap().success());
+}
+
+/// Killed when a test fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
 }

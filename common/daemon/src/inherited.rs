@@ -14,7 +14,7 @@ use std::{
 };
 
 use ipc::{Acceptor, Dialer, Role};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{Figures, Stop};
 
@@ -114,13 +114,20 @@ pub enum Socket {
 
 /// Announces a planned end (parser, after its share of work).
 #[derive(Clone)]
-pub struct PlannedEnd(pub(crate) mpsc::Sender<crate::Report>);
+pub struct PlannedEnd(pub(crate) mpsc::Sender<ToSend>);
+
+/// A report, and whom to tell when it has been sent.
+pub(crate) type ToSend = (crate::Report, Option<oneshot::Sender<()>>);
 
 impl PlannedEnd {
-    /// Says it; the process then returns from `run`. The supervisor starts the next one at once.
+    /// Says it, and returns when it is said; the process then returns from `run`. The supervisor
+    /// starts the next one at once.
     pub async fn announce(&self) {
+        let (sent, is_sent) = oneshot::channel();
         // A supervisor that is gone needs no announcement.
-        let _ = self.0.send(crate::Report::PlannedEnd).await;
+        if self.0.send((crate::Report::PlannedEnd, Some(sent))).await.is_ok() {
+            let _ = is_sent.await;
+        }
     }
 }
 
@@ -128,13 +135,13 @@ impl PlannedEnd {
 #[derive(Clone)]
 pub struct Ready {
     layers: u32,
-    reports: mpsc::Sender<crate::Report>,
+    reports: mpsc::Sender<ToSend>,
     deferred: Rc<Cell<bool>>,
     said: Rc<Cell<bool>>,
 }
 
 impl Ready {
-    pub(crate) fn new(layers: u32, reports: mpsc::Sender<crate::Report>) -> Self {
+    pub(crate) fn new(layers: u32, reports: mpsc::Sender<ToSend>) -> Self {
         Self { layers, reports, deferred: Rc::default(), said: Rc::default() }
     }
 
@@ -151,7 +158,7 @@ impl Ready {
     pub fn announce(&self) {
         // The queue is empty at the start, and a supervisor that is gone needs no announcement.
         if !self.said.replace(true) {
-            let _ = self.reports.try_send(crate::Report::Ready(self.layers));
+            let _ = self.reports.try_send((crate::Report::Ready(self.layers), None));
         }
     }
 }

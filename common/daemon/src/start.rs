@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     Channel, Figures, Inherited, Listener, LogLevel, PlannedEnd, Ready, Stop, Stopper,
     figures::Count,
+    inherited::ToSend,
     logging, panics,
     supervision::{Gift, MAX_MESSAGE, MAX_SLICE, Message, Report, START_DESCRIPTORS, Start},
 };
@@ -195,24 +196,28 @@ async fn announcing<T>(run: impl Future<Output = T>, ready: Ready) -> T {
 }
 
 /// Sends what the process says.
-async fn tell(channel: Rc<Channel>, mut reports: mpsc::Receiver<Report>) {
-    while let Some(report) = reports.recv().await {
+async fn tell(channel: Rc<Channel>, mut reports: mpsc::Receiver<ToSend>) {
+    while let Some((report, sent)) = reports.recv().await {
         if channel.send(&report.encode(), &[]).await.is_err() {
             // The supervisor is gone; `obey` sees it too and ends the process.
             return;
+        }
+        if let Some(sent) = sent {
+            // Whoever asked may have stopped waiting.
+            let _ = sent.send(());
         }
     }
 }
 
 /// Says that the event loop runs, and keeps the figures of the process as a whole.
-async fn beat(reports: mpsc::Sender<Report>, figures: Figures) {
+async fn beat(reports: mpsc::Sender<ToSend>, figures: Figures) {
     let mut every = tokio::time::interval(HEARTBEAT);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for count in 1.. {
         every.tick().await;
         usage(figures);
         // A full queue means the supervisor does not read: it will see that without this beat.
-        let _ = reports.try_send(Report::Heartbeat(count));
+        let _ = reports.try_send((Report::Heartbeat(count), None));
     }
 }
 
@@ -400,7 +405,7 @@ mod tests {
         let (reports, mut said) = mpsc::channel(4);
         let ready = Ready::new(5, reports.clone());
         announcing(tokio::task::yield_now(), ready).await;
-        assert_eq!(said.try_recv().ok(), Some(Report::Ready(5)));
+        assert_eq!(said.try_recv().ok().map(|(report, _)| report), Some(Report::Ready(5)));
 
         let ready = Ready::new(5, reports.clone());
         let mine = ready.clone();
@@ -410,7 +415,7 @@ mod tests {
             assert!(said.try_recv().is_err());
             mine.announce();
             mine.announce();
-            assert_eq!(said.try_recv().ok(), Some(Report::Ready(5)));
+            assert_eq!(said.try_recv().ok().map(|(report, _)| report), Some(Report::Ready(5)));
             assert!(said.try_recv().is_err(), "it is said once");
         };
         announcing(run, ready).await;
