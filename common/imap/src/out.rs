@@ -134,6 +134,12 @@ impl Out {
         })
     }
 
+    /// Whether content is to be streamed, which needs the mailbox that is open now.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        self.pieces.iter().any(|piece| !matches!(piece, Piece::Bytes(_)))
+    }
+
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,0 +1,204 @@
+//! imapd front: TLS, greeting, log-in; then a relay.
+//!
+//! What a stranger can reach is in this process and nothing of anybody's mail is: after a log-in it
+//! makes a socket pair, hands one end to the session instance that accountd named, and relays.
+
+mod hand_over;
+mod login;
+mod relay;
+mod tls;
+
+pub(crate) use hand_over::HandOver;
+
+use crate::peer::{Peer, Tls};
+use anyhow::Context as _;
+use config::{limits, slice::ImapListener};
+use daemon::Stop;
+use ipc::{
+    Dialer, Limits, Line,
+    capnp::capability::FromClientHook,
+    schema::{
+        accountd_capnp::{door, front_door, gate},
+        types_capnp::handle,
+    },
+    within,
+};
+use net::{Conn, Connections, Permit, TlsAcceptor};
+use std::{
+    cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+};
+use tokio::{net::TcpStream, task::JoinSet};
+use types::{Clock, SessionId};
+
+/// A short call to accountd.
+const SHORT: Duration = Duration::from_secs(10);
+/// One log-in: two password hashes may wait before it in accountd's waiting room.
+const LOGIN: Duration = Duration::from_secs(30);
+/// Octets read at a time, by whichever connection is ready: a buffer of the process.
+const SCRATCH: usize = 32 * 1024;
+
+/// What front holds.
+pub struct Grants {
+    /// Its listening sockets and what is spoken on them.
+    pub listeners: Vec<(std::net::TcpListener, ImapListener)>,
+    /// Limits of a connection.
+    pub limits: limits::Imap,
+    /// `FrontDoor`.
+    pub accountd: Dialer,
+    /// `TlsDoor` and signing slots.
+    pub keyholder: Dialer,
+    /// The session instances.
+    pub sessions: BTreeMap<u16, Dialer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When to end.
+    pub stop: Stop,
+}
+
+/// What the connections share.
+struct Shared {
+    limits: limits::Imap,
+    door: Line<front_door::Client>,
+    sessions: BTreeMap<u16, Dialer>,
+    stop: Stop,
+    scratch: Rc<RefCell<Box<[u8]>>>,
+}
+
+/// A connection that was accepted.
+struct Accepted {
+    listener: Rc<ImapListener>,
+    tls: TlsAcceptor,
+    peer: SocketAddr,
+}
+
+/// Serves its listeners until it is drained.
+///
+/// # Errors
+/// When a listener fails.
+pub async fn run(grants: Grants) -> anyhow::Result<()> {
+    let acceptors = tls::acceptors(grants.keyholder, &grants.clock).await?;
+    let shared = Rc::new(Shared {
+        door: Line::new(grants.accountd, Limits::SESSIONS),
+        sessions: grants.sessions,
+        stop: grants.stop.clone(),
+        scratch: Rc::new(RefCell::new(vec![0; SCRATCH].into_boxed_slice())),
+        limits: grants.limits,
+    });
+    let bound = usize::try_from(shared.limits.connections).unwrap_or(usize::MAX);
+    let connections = Connections::at_most(bound);
+    let mut loops = JoinSet::new();
+    for (socket, listener) in grants.listeners {
+        let (shared, connections) = (Rc::clone(&shared), connections.clone());
+        let tls = acceptors.of(&listener).context("TLS options")?;
+        let listener = Rc::new(listener);
+        let stop = grants.stop.clone();
+        loops.spawn_local(async move {
+            let draining = async {
+                stop.draining().await;
+            };
+            net::accept_loop(socket, &connections, draining, |stream, peer, permit| {
+                let shared = Rc::clone(&shared);
+                let accepted = Accepted { listener: Rc::clone(&listener), tls: tls.clone(), peer };
+                tokio::task::spawn_local(connection(shared, accepted, stream, permit));
+            })
+            .await
+        });
+    }
+    while let Some(ended) = loops.join_next().await {
+        ended.context("accept loop")?.context("listener")?;
+    }
+    // Relays go on until the supervisor's deadline; each session says BYE between two commands.
+    grants.stop.over().await;
+    Ok(())
+}
+
+/// Who may connect, as accountd counts.
+enum Entry {
+    /// The place in the limit is held as long as the handle is; none while accountd is away.
+    Pass(#[expect(dead_code, reason = "held for its Drop")] Option<handle::Client>),
+    Refused,
+}
+
+async fn connection(shared: Rc<Shared>, accepted: Accepted, stream: TcpStream, permit: Permit) {
+    let mut id = [0; SessionId::OCTETS];
+    if let Err(error) = getrandom::fill(&mut id) {
+        tracing::error!(%error, "no random octets for a connection");
+        return;
+    }
+    let mut peer = Peer {
+        ip: accepted.peer.ip(),
+        port: accepted.peer.port(),
+        local_ip: stream.local_addr().ok().map(|address| address.ip()),
+        session: SessionId::from_bytes(id),
+        tls: Tls::default(),
+        listener: accepted.listener.name.clone(),
+    };
+    tracing::debug!(session = %peer.session, client = %accepted.peer, "connected");
+    // Counted before the handshake: a flood shall not cost signatures.
+    let entry = enter(&shared, &peer).await;
+    let refused = matches!(entry, Entry::Refused);
+    let mut conn = Conn::Plain(stream);
+    if accepted.listener.implicit_tls {
+        if refused {
+            return;
+        }
+        let Conn::Plain(stream) = conn else { return };
+        match accepted.tls.accept(stream).await {
+            Ok((stream, facts)) => {
+                peer.tls = facts.into();
+                conn = Conn::Tls(Box::new(stream));
+            }
+            Err(error) => {
+                tracing::debug!(session = %peer.session, %error, "no TLS");
+                return;
+            }
+        }
+    }
+    // Boxed, so that the many connections that are relayed do not hold the room for a log-in.
+    let handed = Box::pin(login::until_log_in(&shared, &accepted, &mut peer, conn, refused)).await;
+    if let Some(handed) = handed {
+        let session = peer.session;
+        drop(peer);
+        let ended = relay::run(handed, &shared.scratch, shared.limits.write).await;
+        tracing::debug!(%session, ?ended, "relay is over");
+    }
+    drop((entry, permit));
+}
+
+async fn enter(shared: &Shared, peer: &Peer) -> Entry {
+    let asked = async {
+        let door = shared.door.client().await?;
+        let _permit = shared.door.permit().await;
+        let door: door::Client = FromClientHook::new(door.into_client_hook());
+        let gate = door.gate_request().send().pipeline.get_gate();
+        let mut request = gate.enter_request();
+        peer.write(request.get().init_peer());
+        within(SHORT, request.send().promise).await
+    };
+    let answer = match asked.await {
+        Ok(answer) => answer,
+        // accountd is away: the greeting will say so, when asking for mechanisms fails too.
+        Err(error) => {
+            tracing::debug!(%error, "gate");
+            return Entry::Pass(None);
+        }
+    };
+    let verdict = answer.get().and_then(|answer| answer.get_verdict());
+    let pass = verdict.and_then(|verdict| {
+        use gate::verdict::Which;
+        Ok(match verdict.which()? {
+            Which::Pass(pass) => Some(pass?),
+            Which::TooManyConnections(())
+            | Which::TooManyPerMinute(())
+            | Which::TooManyFailedLogins(()) => None,
+        })
+    });
+    match pass {
+        Ok(Some(pass)) => Entry::Pass(Some(pass)),
+        Ok(None) => Entry::Refused,
+        Err(error) => {
+            tracing::error!(%error, "accountd's gate broke its contract");
+            Entry::Refused
+        }
+    }
+}
