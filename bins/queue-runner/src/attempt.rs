@@ -1,0 +1,334 @@
+//! One attempt: recipients of one message in one domain, to accountd if they are ours, to another
+//! server if not, and what follows from the outcome.
+
+use crate::{
+    queue::{Recipient, Settled},
+    report::{self, Kind},
+    run::{Group, Shared},
+    schedule::{self, Next},
+    spool,
+};
+use anyhow::Context as _;
+use ipc::{
+    Unavailable, capnp,
+    schema::{
+        outbound_capnp::{self, recipient_result},
+        queue_capnp::{delivered, delivery},
+    },
+    within,
+};
+use std::{rc::Rc, time::Duration};
+use types::{QueueId, SubmissionId, UnixNanos};
+
+/// How long a short call may take.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// How long accountd may take to store a message once it has it.
+const COMMIT: Duration = Duration::from_secs(120);
+
+/// How long a dialogue with other servers may take: several hosts, each within the waiting times of
+/// RFC 5321 §4.5.3.2.
+const DIALOGUE: Duration = Duration::from_secs(45 * 60);
+
+/// When a process of ours was away: soon, and not counted as an attempt.
+const AFTER_FAULT: Duration = Duration::from_secs(15);
+
+/// What is read from the spool and sent at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Text of a remote server that is kept.
+const MAX_TEXT: usize = 1_000;
+
+/// What became of one recipient, whoever was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Delivered.
+    Delivered(String),
+    /// Refused for now.
+    Temporary(Failure),
+    /// Refused for good.
+    Permanent(Failure),
+    /// A fault of ours.
+    Fault(String),
+}
+
+/// Why, in the words of whoever refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Failure {
+    pub(crate) code: u16,
+    pub(crate) enhanced: String,
+    pub(crate) text: String,
+    /// The remote host, empty when it was ourselves.
+    pub(crate) host: String,
+}
+
+impl Failure {
+    fn line(&self) -> String {
+        let Self { code, enhanced, text, host } = self;
+        let by = if host.is_empty() { String::new() } else { format!("{host}: ") };
+        format!("{by}{code} {enhanced} {text}")
+    }
+}
+
+/// Delivers a group and records what became of it.
+pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result<()> {
+    let local = match are_local(shared, &group.recipients).await {
+        Ok(local) => local,
+        Err(why) => {
+            let outcomes = vec![Outcome::Fault(why.to_string()); group.recipients.len()];
+            return settle(shared, &group, outcomes).await;
+        }
+    };
+    let now = shared.clock.now();
+    let ids: Vec<QueueId> = group.recipients.iter().map(|r| r.queue_id).collect();
+    let attempts = group.recipients.first().map_or(0, |r| r.attempts) + 1;
+    // Should we die in this attempt: not before what would follow a failure.
+    let next = match schedule::after_failure(&shared.queue, attempts, now, 0) {
+        Next::Retry { at, .. } => at,
+        Next::GiveUp => now.plus(Duration::from_secs(3_600)),
+    };
+    shared.worker.run(move |shelf| shelf.begin(&ids, now, next)).await??;
+
+    let mut outcomes = vec![Outcome::Fault("not tried".into()); group.recipients.len()];
+    let mut remote = Vec::new();
+    for (at, recipient) in group.recipients.iter().enumerate() {
+        if local.get(at).copied().unwrap_or(false) {
+            let outcome = to_accountd(shared, &group, recipient).await;
+            if let Some(slot) = outcomes.get_mut(at) {
+                *slot = outcome.unwrap_or_else(|why| Outcome::Fault(format!("{why:#}")));
+            }
+        } else {
+            remote.push(at);
+        }
+    }
+    if !remote.is_empty() {
+        let recipients: Vec<&Recipient> =
+            remote.iter().filter_map(|&at| group.recipients.get(at)).collect();
+        let found = to_outbound(shared, &group, &recipients, attempts).await;
+        let found =
+            found.unwrap_or_else(|why| vec![Outcome::Fault(format!("{why:#}")); recipients.len()]);
+        for (at, outcome) in remote.into_iter().zip(found) {
+            if let Some(slot) = outcomes.get_mut(at) {
+                *slot = outcome;
+            }
+        }
+    }
+    settle(shared, &group, outcomes).await
+}
+
+async fn are_local(shared: &Shared, recipients: &[Recipient]) -> Result<Vec<bool>, Unavailable> {
+    let delivery = delivery(shared).await?;
+    let mut request = delivery.is_local_request();
+    let count = u32::try_from(recipients.len()).unwrap_or(0);
+    let mut list = request.get().init_addresses(count);
+    for (at, recipient) in (0..).zip(recipients) {
+        list.set(at, &recipient.address);
+    }
+    let answer = within(SHORT, request.send().promise).await?;
+    let read =
+        || -> Result<Vec<bool>, capnp::Error> { Ok(answer.get()?.get_local()?.iter().collect()) };
+    read().map_err(|_| Unavailable::Broken)
+}
+
+async fn delivery(shared: &Shared) -> Result<delivery::Client, Unavailable> {
+    let door = shared.accountd.client().await?;
+    let answer = within(SHORT, door.delivery_request().send().promise).await?;
+    let read = || answer.get()?.get_delivery();
+    read().map_err(|_| Unavailable::Broken)
+}
+
+async fn to_accountd(
+    shared: &Shared,
+    group: &Group,
+    recipient: &Recipient,
+) -> anyhow::Result<Outcome> {
+    let mut request = delivery(shared).await?.deliver_request();
+    let mut params = request.get();
+    params.set_queue_id(recipient.queue_id.as_bytes());
+    params.set_from(&group.message.from);
+    params.set_to(&recipient.address);
+    let answer = within(SHORT, request.send().promise).await?;
+    let sink = answer.get()?.get_sink()?;
+    for_each_chunk(shared, group.message.submission, async |chunk| {
+        let mut request = sink.write_request();
+        request.get().set_chunk(chunk);
+        within(COMMIT, request.send()).await
+    })
+    .await?;
+    let answer = within(COMMIT, sink.commit_request().send().promise).await?;
+    Ok(match answer.get()?.get_outcome()?.which()? {
+        delivered::Stored(()) => Outcome::Delivered("stored".into()),
+        delivered::Duplicate(()) => Outcome::Delivered("stored before".into()),
+        // It was ours a moment ago: ask again.
+        delivered::NotLocal(()) => Outcome::Fault("not local any more".into()),
+        delivered::Refused(refused) => {
+            let failure = Failure {
+                code: refused.get_code(),
+                enhanced: refused.get_enhanced()?.to_string()?,
+                text: refused.get_text()?.to_string()?,
+                host: String::new(),
+            };
+            by_code(failure)
+        }
+    })
+}
+
+fn by_code(failure: Failure) -> Outcome {
+    if (500..600).contains(&failure.code) {
+        Outcome::Permanent(failure)
+    } else {
+        Outcome::Temporary(failure)
+    }
+}
+
+async fn to_outbound(
+    shared: &Shared,
+    group: &Group,
+    recipients: &[&Recipient],
+    attempts: u32,
+) -> anyhow::Result<Vec<Outcome>> {
+    let message = &group.message;
+    let mut request = shared.outbound.client().await?.deliver_request();
+    let mut job = request.get().init_job();
+    job.set_domain(&group.domain);
+    job.set_from(&message.from);
+    job.set_size(message.size);
+    job.set_smtputf8(message.smtputf8);
+    job.set_eight_bit(message.eight_bit);
+    job.set_require_tls(message.require_tls);
+    job.set_ehlo(shared.hostname.as_ascii());
+    job.set_attempt(attempts);
+    let mut list = job.init_recipients(u32::try_from(recipients.len())?);
+    for (at, recipient) in (0..).zip(recipients) {
+        list.set(at, &recipient.address);
+    }
+    let answer = within(SHORT, request.send().promise).await?;
+    let delivery = answer.get()?.get_delivery()?;
+    for_each_chunk(shared, message.submission, async |chunk| {
+        let mut request = delivery.write_request();
+        request.get().set_chunk(chunk);
+        // A chunk is taken when the dialogue has come to its content.
+        within(DIALOGUE, request.send()).await
+    })
+    .await?;
+    let answer = within(DIALOGUE, delivery.finish_request().send().promise).await?;
+    let report = answer.get()?.get_report()?;
+    for line in report.get_log()? {
+        tracing::info!(submission = %message.submission, msg = message.message_id,
+            line = line?.to_str()?, "dialogue");
+    }
+    let results = report.get_recipients()?;
+    recipients
+        .iter()
+        .map(|recipient| {
+            // By address, not by place: outbound's word is not more than a claim about a name.
+            let found = results.iter().find(|result| {
+                result.get_address().is_ok_and(|a| a.as_bytes() == recipient.address.as_bytes())
+            });
+            found.map_or_else(|| Ok(Outcome::Fault("not reported".into())), read_result)
+        })
+        .collect()
+}
+
+fn read_result(result: recipient_result::Reader<'_>) -> anyhow::Result<Outcome> {
+    let mut text = String::from_utf8_lossy(result.get_text()?.as_bytes()).into_owned();
+    let cut = (0..=MAX_TEXT.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    text.truncate(cut.unwrap_or(0));
+    let failure = Failure {
+        code: result.get_code(),
+        enhanced: result.get_enhanced()?.to_string()?,
+        text,
+        host: result.get_remote_host()?.to_string()?,
+    };
+    Ok(match result.get_kind()? {
+        outbound_capnp::recipient_result::Kind::Delivered => Outcome::Delivered(failure.line()),
+        outbound_capnp::recipient_result::Kind::Permanent => Outcome::Permanent(failure),
+        outbound_capnp::recipient_result::Kind::Temporary => Outcome::Temporary(failure),
+    })
+}
+
+/// Reads the content from the spool on the queue's thread and hands it on, a chunk at a time.
+async fn for_each_chunk(
+    shared: &Shared,
+    submission: SubmissionId,
+    send: impl AsyncFn(&[u8]) -> Result<(), Unavailable>,
+) -> anyhow::Result<()> {
+    let mut offset = 0;
+    loop {
+        let read =
+            move |shelf: &mut crate::worker::Shelf| spool::read(shelf, submission, offset, CHUNK);
+        let chunk = shared.worker.run(read).await??;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        offset += chunk.len() as u64;
+        send(&chunk).await?;
+    }
+}
+
+async fn settle(shared: &Rc<Shared>, group: &Group, outcomes: Vec<Outcome>) -> anyhow::Result<()> {
+    let now = shared.clock.now();
+    let (mut settled, mut reports) = (Vec::new(), Vec::new());
+    for (recipient, outcome) in group.recipients.iter().zip(outcomes) {
+        log(group, recipient, &outcome);
+        let (what, report) = decide(shared, recipient, outcome, now);
+        settled.push((recipient.queue_id, what));
+        if let Some((kind, failure)) = report {
+            let written = report::write(shared, &group.message, recipient, kind, &failure, now);
+            reports.extend(written.await.context("report to the sender")?);
+        }
+    }
+    let reported = !reports.is_empty();
+    shared.worker.run(move |shelf| shelf.settle(&settled, &reports, now)).await??;
+    if reported {
+        shared.changed.notify_one();
+    }
+    Ok(())
+}
+
+/// What an outcome means for the queue, and whether the sender is told.
+fn decide(
+    shared: &Shared,
+    recipient: &Recipient,
+    outcome: Outcome,
+    now: UnixNanos,
+) -> (Settled, Option<(Kind, Failure)>) {
+    let attempts = recipient.attempts + 1;
+    match outcome {
+        Outcome::Delivered(_) => (Settled::Gone, None),
+        Outcome::Permanent(failure) => (Settled::Gone, Some((Kind::Failed, failure))),
+        Outcome::Fault(error) => (Settled::Uncounted { at: now.plus(AFTER_FAULT), error }, None),
+        Outcome::Temporary(failure) => {
+            let jitter = u64::from_le_bytes(first_eight(recipient.queue_id.as_bytes()));
+            let next = schedule::after_failure(&shared.queue, attempts, now, jitter);
+            match next {
+                Next::GiveUp => (Settled::Gone, Some((Kind::Failed, failure))),
+                Next::Retry { at, tell_sender } => {
+                    let error = failure.line();
+                    let until = schedule::retried_until(&shared.queue, attempts, now);
+                    let report = tell_sender.then_some((Kind::Delayed { until }, failure));
+                    (Settled::Again { at, error }, report)
+                }
+            }
+        }
+    }
+}
+
+fn first_eight(id: &[u8; QueueId::OCTETS]) -> [u8; 8] {
+    let mut eight = [0; 8];
+    for (to, from) in eight.iter_mut().zip(id) {
+        *to = *from;
+    }
+    eight
+}
+
+fn log(group: &Group, recipient: &Recipient, outcome: &Outcome) {
+    let (what, detail) = match outcome {
+        Outcome::Delivered(text) => ("delivered", text.clone()),
+        Outcome::Temporary(failure) => ("deferred", failure.line()),
+        Outcome::Permanent(failure) => ("bounced", failure.line()),
+        Outcome::Fault(why) => ("not tried", why.clone()),
+    };
+    tracing::info!(queue_id = %recipient.queue_id, account = group.message.account,
+        msg = group.message.message_id, to = recipient.address, detail, "{what}");
+}
