@@ -38,7 +38,7 @@ pub use connector::{Acceptor, Dialer, HandOver, Incoming, Stream, Unavailable};
 pub use guard::{Limits, Offence};
 pub use line::{Line, Permit, within};
 pub use memory::memory_edge;
-pub use serve::{Ended, is_gone, serve};
+pub use serve::{Ended, connect, is_gone, serve};
 pub use wiring::{Carries, Edge, Role, UnknownRole, WIRING, edge};
 
 /// The generated types, one module a schema file.

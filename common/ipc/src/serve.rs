@@ -69,8 +69,10 @@ pub async fn serve(stream: Stream, bootstrap: capnp::capability::Client, limits:
     run(system, meter).await
 }
 
-/// Opens the client's side: the bootstrap capability, and the task that has to run beside it.
-pub(crate) fn connect<C: FromClientHook>(
+/// Opens the client's side of one connection: the bootstrap capability, and the task that has to run
+/// beside it. For a connection of its own kind, such as moxctl's; between processes a
+/// [`crate::Line`] keeps it.
+pub fn connect<C: FromClientHook>(
     stream: Stream,
     limits: Limits,
 ) -> (C, impl Future<Output = Ended>) {

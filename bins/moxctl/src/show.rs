@@ -1,0 +1,108 @@
+//! What is printed: aligned columns for people, one JSON object a line for programs.
+
+use serde_json::{Map, Value};
+
+/// How to print.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    /// JSON instead of columns.
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// Prints rows; `columns` are the keys in JSON and, in capitals, the heads of the columns.
+    pub(crate) fn table(self, columns: &[&str], rows: &[Vec<Value>]) {
+        if self.json {
+            for row in rows {
+                let pairs = columns.iter().map(|c| (*c).to_owned()).zip(row.iter().cloned());
+                println!("{}", Value::Object(pairs.collect::<Map<_, _>>()));
+            }
+            return;
+        }
+        let cells: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(plain).collect()).collect();
+        let heads: Vec<String> =
+            columns.iter().map(|c| c.replace('_', " ").to_uppercase()).collect();
+        let widths: Vec<usize> = (0..columns.len())
+            .map(|at| {
+                let of = |row: &Vec<String>| row.get(at).map_or(0, |cell| cell.chars().count());
+                cells.iter().map(of).chain([of(&heads)]).max().unwrap_or(0)
+            })
+            .collect();
+        for row in std::iter::once(&heads).chain(&cells) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                let pad = width.saturating_sub(cell.chars().count()) + 2;
+                line.extend(std::iter::repeat_n(' ', pad));
+            }
+            println!("{}", line.trim_end());
+        }
+    }
+
+    /// Prints one line that is a fact by itself.
+    pub(crate) fn fact(self, key: &str, value: &Value) {
+        if self.json {
+            println!("{}", serde_json::json!({ key: value }));
+        } else {
+            println!("{key}: {}", plain(value));
+        }
+    }
+}
+
+/// A value in a column. Control characters of foreign texts (a remote server's words) must not
+/// reach the terminal.
+fn plain(value: &Value) -> String {
+    let text = match value {
+        Value::Null => return "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A time for people, UTC.
+pub(crate) fn time(unix_ns: i64) -> Value {
+    if unix_ns == 0 {
+        return Value::Null;
+    }
+    let seconds = unix_ns.div_euclid(1_000_000_000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (h, m, s) = (second / 3_600, second / 60 % 60, second % 60);
+    Value::String(format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z"))
+}
+
+/// The proleptic Gregorian date of a number of days since 1970-01-01, counted from 1 March of the
+/// year 0 in cycles of 400 years.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (cycle, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + cycle * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        let at = |seconds: i64| time(seconds * 1_000_000_000 + 1);
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_795_223_445), "2026-11-21T01:10:45Z");
+        assert_eq!(at(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(time(0), Value::Null);
+    }
+
+    #[test]
+    fn foreign_texts_do_not_drive_the_terminal() {
+        assert_eq!(plain(&Value::String("a\u{1b}[2Jb\n".into())), "a\u{fffd}[2Jb\u{fffd}");
+    }
+}
