@@ -307,3 +307,110 @@ fn meta_charset(html: &[u8]) -> &[u8] {
         .unwrap_or(value.len());
     &value[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(message: &[u8]) -> Facts {
+        let mut job = Job::new(Limits::default());
+        job.push(message);
+        job.finish()
+    }
+
+    fn multipart(subtype: &str, parts: &[&str]) -> Vec<u8> {
+        let mut out =
+            format!("From: a@b.test\r\nContent-Type: multipart/{subtype}; boundary=bb\r\n\r\n");
+        for part in parts {
+            out.push_str(&format!("--bb\r\n{part}\r\n"));
+        }
+        (out + "--bb--\r\n").into_bytes()
+    }
+
+    #[test]
+    fn the_header_is_told() {
+        let facts = facts(
+            b"Received: by x\r\nReceived: by y\r\nFrom: a@b.test\r\nFrom: c@d.test\r\n\
+            Subject: Re: =?iso-8859-1?q?gr=FCn?=\r\n =?iso-8859-1?q?_tea?=\r\n\
+            Message-ID: <X@Y>\r\nIn-Reply-To: <r@s>\r\n\r\nbody\r\n",
+        );
+        assert_eq!((facts.received, facts.from_fields, facts.lines), (2, 2, 10));
+        assert_eq!(facts.envelope.from.len(), 2);
+        assert_eq!(facts.subject, "Re: grün tea");
+        assert_eq!(facts.base_subject.text, "grün tea");
+        assert_eq!(facts.message_id.as_deref(), Some("x@y"));
+        assert_eq!(facts.references, ["r@s"]);
+        assert!(facts.header_text.contains("\nSubject: Re: grün tea\nMessage-ID: <X@Y>\n"));
+        assert_eq!(facts.header_length() + 6, facts.size);
+        assert!(!facts.is_dsn && !facts.is_opaque() && !facts.text_cut && facts.sent.is_none());
+    }
+
+    #[test]
+    fn octets_above_127_are_told_apart() {
+        for (message, header, body) in [
+            (&b"A: b\r\n\r\nc\r\n"[..], false, false),
+            ("A: ä\r\n\r\nc\r\n".as_bytes(), true, false),
+            ("A: b\r\n\r\nä\r\n".as_bytes(), false, true),
+            ("A: ä\r\n\r\nä\r\n".as_bytes(), true, true),
+            ("A: ä".as_bytes(), true, false),
+        ] {
+            for step in 1..=message.len() {
+                let mut job = Job::new(Limits::default());
+                message.chunks(step).for_each(|chunk| job.push(chunk));
+                let facts = job.finish();
+                assert_eq!(
+                    (facts.header_8bit, facts.body_8bit),
+                    (header, body),
+                    "{message:?} {step}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_decoded() {
+        let facts = facts(&multipart(
+            "mixed",
+            &[
+                "Content-Type: text/plain; charset=iso-8859-1\r\n\
+                 Content-Transfer-Encoding: quoted-printable\r\n\r\ngr=FCn",
+                "Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+                 PG1ldGEgY2hhcnNldD0iaXNvLTg4NTktMSI+Z3L8bg==",
+                "Content-Type: application/octet-stream\r\n\r\nnot this",
+                "Content-Type: text/plain\r\nContent-Transfer-Encoding: x-odd\r\n\r\nnor this",
+                "\r\nundeclared grün",
+            ],
+        ));
+        let texts: Vec<_> = facts.texts.iter().map(|t| (t.part, t.html, t.text.as_str())).collect();
+        assert_eq!(texts, [(1, false, "grün"), (2, true, "grün"), (5, false, "undeclared grün")]);
+    }
+
+    #[test]
+    fn the_preview_is_of_what_is_shown() {
+        let attachment = "Content-Disposition: attachment\r\n\r\nattached";
+        let embedded = "Content-Type: message/rfc822\r\n\r\nA: b\r\n\r\nembedded";
+        let cases: [(&str, &[&str], &str); 6] = [
+            ("mixed", &[attachment, "\r\nshown"], "shown"),
+            ("mixed", &[embedded, "\r\nshown"], "shown"),
+            ("alternative", &["\r\n \r\n", "Content-Type: text/html\r\n\r\n<p>html"], "html"),
+            ("signed", &["\r\nfirst", "\r\nsecond"], "first"),
+            ("signed", &[attachment, "\r\nsecond"], ""),
+            ("encrypted", &["\r\nVersion: 1"], ""),
+        ];
+        for (subtype, parts, preview) in cases {
+            assert_eq!(facts(&multipart(subtype, parts)).preview, preview, "{subtype}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_said() {
+        let limits = Limits { part_text: 10, text: 15, header_text: 12, ..Limits::default() };
+        let mut job = Job::new(limits);
+        job.push(&multipart("mixed", &["\r\n0123456789abc", "\r\n0123456789", "\r\nx"]));
+        let facts = job.finish();
+        assert!(facts.text_cut);
+        let lengths: Vec<_> = facts.texts.iter().map(|t| t.text.len()).collect();
+        assert_eq!(lengths, [10, 5]);
+        assert_eq!(facts.header_text, "From: a@b.te");
+    }
+}

@@ -339,7 +339,10 @@ fn piece() -> impl Strategy<Value = &'static str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(600),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn chunks_do_not_matter(pieces in prop::collection::vec(piece(), 0..40), step in 1usize..20) {
         let message = pieces.concat();
