@@ -5,10 +5,11 @@
 //! PASSIVE while writers go on, and the last step, RESTART, while the gate keeps writers and
 //! readers out for a few milliseconds.
 
-use crate::Error;
-use rusqlite::Connection;
+use crate::{Error, Open, database::connect};
+use rusqlite::{Connection, OpenFlags};
 use std::{
     fmt,
+    path::Path,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -56,6 +57,27 @@ pub fn checkpoint(connection: &Connection, gate: &Gate) -> Result<Checkpoint, Er
     step(connection, "RESTART")
 }
 
+/// The same for a file that others have open, over a connection of its own: for a checkpointer's
+/// thread. `truncate` empties the log too, as a database that is going to be idle wants it.
+///
+/// # Errors
+/// As [`checkpoint`].
+pub fn checkpoint_file(
+    path: &Path,
+    how: &Open,
+    gate: &Gate,
+    truncate: bool,
+) -> Result<Checkpoint, Error> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, how)?;
+    connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")?;
+    let done = checkpoint(&connection, gate)?;
+    if truncate && done == Checkpoint::Restarted {
+        let _closed = gate.close();
+        return step(&connection, "TRUNCATE");
+    }
+    Ok(done)
+}
+
 fn step(connection: &Connection, mode: &str) -> Result<Checkpoint, Error> {
     // Success is reported with busy=1 or with frames left, so all three columns are read.
     let (busy, log, done): (i64, i64, i64) =
@@ -93,6 +115,11 @@ mod tests {
         assert!(add(&mut database) > first);
         assert_eq!(checkpoint(database.connection(), &gate).unwrap(), Checkpoint::Restarted);
         assert!(add(&mut database) <= first);
+        assert_eq!(
+            checkpoint_file(&path, &Open::default(), &gate, true).unwrap(),
+            Checkpoint::Restarted
+        );
+        assert_eq!(std::fs::metadata(folder.path().join("a.db-wal")).unwrap().len(), 0);
         // A reader that stays inside a transaction keeps it from being finished, and nothing breaks.
         let mut reader = Reader::open(&path, &Open::default()).unwrap();
         reader

@@ -57,7 +57,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// What the system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Gives a file another name, replacing one that has it.
+    /// Takes a folder away with all that is in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove_tree(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file or a folder another name, replacing a file that has it.
     ///
     /// # Errors
     /// What the system says.
@@ -138,6 +143,10 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -338,9 +338,34 @@ impl Disk for Forgetful {
         Ok(())
     }
 
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_tree(path)?;
+        let mut log = self.log();
+        let below: Vec<PathBuf> =
+            log.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        for name in below.iter().rev() {
+            log.forget(name);
+        }
+        Ok(())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealDisk.rename(from, to)?;
         let mut log = self.log();
+        // What lies in a folder goes with it: by their own names, as the log knows no others.
+        let below: Vec<PathBuf> = log
+            .names
+            .keys()
+            .filter(|name| *name != from && name.starts_with(from))
+            .cloned()
+            .collect();
+        for name in below {
+            let Ok(rest) = name.strip_prefix(from) else { continue };
+            let (inode, moved) = (log.inode(&name), to.join(rest));
+            log.forget(&name);
+            log.names.insert(moved.clone(), inode);
+            log.events.push(Event::Name { path: moved, inode: Some(inode) });
+        }
         let inode = log.inode(from);
         log.forget(from);
         log.names.insert(to.to_owned(), inode);

@@ -35,7 +35,7 @@ mod error;
 mod forgetful;
 mod migrate;
 
-pub use checkpoint::{Checkpoint, Gate, checkpoint};
+pub use checkpoint::{Checkpoint, Gate, checkpoint, checkpoint_file};
 pub use database::{Database, Open, Reader, Writer};
 pub use disk::{Access, Disk, DiskFile, RealDisk, Space};
 pub use error::Error;
