@@ -96,8 +96,6 @@ pub struct Facts {
     /// To, Cc and Bcc as (localpart, domain, organisational domain): remembered when the message
     /// enters the mailbox with role Sent.
     pub recipients: Vec<Recipient>,
-    /// What the junk filter looks at: words, each once.
-    pub words: Vec<String>,
 }
 
 /// Whom the account wrote to.

@@ -11,26 +11,52 @@
 //! `reputation` only read; `segments` are the files; `shared` is the little of an account that stays
 //! in memory; `worker` owns the threads; `handle` is the async face of it all.
 
+mod deliver;
+mod erase;
 mod error;
+mod flags;
+mod front;
+mod handle;
+mod index;
+mod mailbox;
 mod message;
+mod outbox;
+mod read;
+mod reputation;
 mod rows;
+mod search;
+mod segments;
+mod settings;
+mod shared;
+mod thread;
+mod transfer;
 mod types;
+mod verify;
+mod worker;
 
 pub use error::StoreError;
+pub use front::Store;
+pub use handle::Account;
+pub use index::{Alarm, Ports, Random, Tuning};
 pub use message::{
     Content, Facts, MAX_MESSAGE, MAX_RECIPIENTS, MAX_REFERENCES, MAX_REPUTATION_KEYS, NewMessage,
     Origin, Recipient, ReputationKey, ReputationKind, Target,
 };
+pub use reputation::{JunkCounts, KINDS as REPUTATION_KINDS, MAX_WORDS, words as junk_words};
 pub use rows::{
-    AccountChanges, Annotation, ChangesFrom, ContentRef, CopyOutcome, Delivered, FlagChange,
-    JunkMark, KeywordNames, MAX_TEXT_KEYS, MailboxChanges, MailboxInfo, MessageMeta, MessageRow,
-    MetaBatch, MetaWanted, OutboxEntry, Renamed, Reparsed, ReputationHit, RowBatch, SearchBatch,
-    SendLimits, StoreOutcome, Stored, Submission, Submitted, TextKey, ThreadRow, Usage,
+    AccountChanges, Annotation, AnnotationEntry, ChangesFrom, ContentRef, CopyOutcome, Delivered,
+    FlagChange, JunkMark, KeywordNames, MAX_TEXT_KEYS, MailboxChanges, MailboxInfo, MessageMeta,
+    MessageRow, MetaBatch, MetaWanted, OutboxEntry, Renamed, Reparsed, ReputationHit, RowBatch,
+    SearchBatch, SendLimits, StoreOutcome, Stored, Submission, Submitted, TextKey, ThreadRow,
+    Usage,
 };
+pub use shared::{Lease, Watch};
 pub use types::{
     ContentId, FIRST_MODSEQ, Flags, Keyword, KeywordBits, KeywordError, MAX_KEYWORDS,
     MAX_MESSAGE_KEYWORDS, MailboxId, MessageId, ModSeq, Role, Uid, UidSet,
 };
+pub use verify::{Check, Finding, Progress};
+pub use worker::Threads;
 
 /// What the directory allows an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,3 +64,6 @@ pub struct Limits {
     /// Most bytes of messages; `None` is no limit.
     pub quota: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -325,6 +325,10 @@ pub struct Annotation {
     pub is_string: bool,
 }
 
+/// An annotation to set: its name, and its value with whether that was given as a string; no value
+/// takes it away.
+pub type AnnotationEntry = (String, Option<(Vec<u8>, bool)>);
+
 /// What an account gives to the queue.
 pub struct Submission {
     /// Chosen by the caller: a repeat of it changes nothing.

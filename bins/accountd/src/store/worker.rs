@@ -1,0 +1,663 @@
+//! The threads that own SQLite: writers and readers, each with the accounts whose id hashes to it,
+//! and one checkpointer.
+//!
+//! A writer takes whatever waits for an account when it is free and commits it as one group; a lone
+//! delivery never waits. Open databases are a bounded LRU, closed after a minute; what is idle is
+//! drained, erased and compacted in small steps between jobs.
+
+use super::{
+    StoreError,
+    deliver::{MAX_GROUP, MAX_GROUP_BYTES},
+    index::{Index, Ports, Tuning, how},
+    message::NewMessage,
+    rows::Delivered,
+    segments::SegmentFiles,
+    shared::Shared,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use storage::{Error, Open, Reader, checkpoint_file, rusqlite::Connection};
+use tokio::sync::oneshot;
+use types::{AccountId, Clock};
+
+/// Jobs that may wait for one thread; one more is refused with [`StoreError::Busy`].
+const MAX_WAITING: usize = 4096;
+/// Accounts that may wait for the checkpointer. One that does not fit asks again with its next
+/// commit.
+const MAX_CHECKPOINTS: usize = 256;
+/// How often an idle writer looks after its accounts.
+const TICK: Duration = Duration::from_secs(1);
+/// An account nobody used for this long is closed.
+const IDLE_CLOSE: Duration = Duration::from_secs(60);
+/// And what it staged is moved to a segment after this.
+const IDLE_DRAIN: Duration = Duration::from_secs(30);
+/// Erasing and compacting an open account are looked at this often.
+const CARE: Duration = Duration::from_secs(10);
+/// Reading inside one transaction.
+const READ_TIME: Duration = Duration::from_millis(10);
+/// A log of fewer frames is left alone when an account is closed.
+const SMALL_LOG: u32 = 100;
+
+/// What a read sees: one state of the database, and the segments.
+pub(crate) struct View<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) files: &'a SegmentFiles,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) deadline: Instant,
+}
+
+impl View<'_> {
+    /// Whether the batch must end; never before it has something.
+    pub(crate) fn is_late(&self, rows: usize) -> bool {
+        rows > 0 && self.clock.monotonic() >= self.deadline
+    }
+}
+
+type WriteWork = Box<dyn FnOnce(Result<&mut Index, StoreError>) -> Health + Send>;
+type ReadWork = Box<dyn FnOnce(Result<&View<'_>, StoreError>) + Send>;
+
+/// Whether the store may go on after a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// A sync failed.
+    Fatal,
+}
+
+fn health<T>(outcome: &Result<T, StoreError>) -> Health {
+    if matches!(outcome, Err(StoreError::Stopped)) { Health::Fatal } else { Health::Good }
+}
+
+enum WriteJob {
+    Deliver(Arc<Shared>, Box<NewMessage>, oneshot::Sender<Result<Delivered, StoreError>>),
+    Run(Arc<Shared>, WriteWork),
+    Create(Arc<Shared>, oneshot::Sender<Result<(), StoreError>>),
+    Close(Arc<Shared>, oneshot::Sender<()>),
+    Stop,
+}
+
+impl WriteJob {
+    fn account(&self) -> Option<AccountId> {
+        match self {
+            Self::Deliver(shared, ..)
+            | Self::Run(shared, _)
+            | Self::Create(shared, _)
+            | Self::Close(shared, _) => Some(shared.id),
+            Self::Stop => None,
+        }
+    }
+}
+
+enum ReadJob {
+    Run(Arc<Shared>, ReadWork),
+    Close(AccountId, oneshot::Sender<()>),
+    Stop,
+}
+
+/// How many threads, how many databases.
+#[derive(Debug, Clone, Copy)]
+pub struct Threads {
+    /// Writer threads.
+    pub writers: usize,
+    /// Reader threads.
+    pub readers: usize,
+    /// Databases open for writing at once, over all threads; as many again for reading.
+    pub open: usize,
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self { writers: 8, readers: 4, open: 128 }
+    }
+}
+
+/// All the threads.
+pub(crate) struct Pool {
+    core: Arc<Core>,
+    writers: Vec<SyncSender<WriteJob>>,
+    readers: Vec<SyncSender<ReadJob>>,
+    joins: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What every thread needs.
+struct Core {
+    root: PathBuf,
+    ports: Ports,
+    tuning: Tuning,
+    open_each: usize,
+    stopped: AtomicBool,
+    checkpoints: SyncSender<Option<Arc<Shared>>>,
+}
+
+impl Core {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// A sync failed: nobody knows what is on the disk. Nothing is acknowledged any more.
+    fn fatal(&self, what: &str) {
+        self.stopped.store(true, Ordering::Release);
+        (self.ports.fatal)(what);
+    }
+}
+
+fn shard(id: AccountId, of: usize) -> usize {
+    let sum =
+        id.as_bytes().iter().fold(0usize, |h, b| h.wrapping_mul(31).wrapping_add((*b).into()));
+    sum % of.max(1)
+}
+
+impl Pool {
+    pub(crate) fn start(
+        root: PathBuf,
+        ports: Ports,
+        tuning: Tuning,
+        threads: Threads,
+    ) -> Result<Self, StoreError> {
+        let (checkpoints, due) = sync_channel(MAX_CHECKPOINTS);
+        let (writer_count, reader_count) = (threads.writers.max(1), threads.readers.max(1));
+        let most = writer_count.max(reader_count);
+        let core = Arc::new(Core {
+            root,
+            ports,
+            tuning,
+            open_each: (threads.open / most).max(1),
+            stopped: AtomicBool::new(false),
+            checkpoints,
+        });
+        let mut joins = Vec::new();
+        let mut spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name).spawn(body);
+            thread.map(|t| joins.push(t)).map_err(|e| StoreError::Failed(format!("thread: {e}")))
+        };
+        let mut writers = Vec::new();
+        for n in 0..writer_count {
+            let (send, jobs) = sync_channel(MAX_WAITING);
+            let core = Arc::clone(&core);
+            spawn(format!("writer-{n}"), Box::new(move || Writer::new(core).run(&jobs)))?;
+            writers.push(send);
+        }
+        let mut readers = Vec::new();
+        for n in 0..reader_count {
+            let (send, jobs) = sync_channel(MAX_WAITING);
+            let core = Arc::clone(&core);
+            spawn(format!("reader-{n}"), Box::new(move || read_loop(&core, &jobs)))?;
+            readers.push(send);
+        }
+        let of_checkpointer = Arc::clone(&core);
+        spawn("checkpoints".into(), Box::new(move || checkpoint_loop(&of_checkpointer, &due)))?;
+        Ok(Self { core, writers, readers, joins: Mutex::new(joins) })
+    }
+
+    pub(crate) fn root(&self) -> &std::path::Path {
+        &self.core.root
+    }
+
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.core.ports
+    }
+
+    pub(crate) fn alarm(&self, id: AccountId, why: &str) {
+        (self.core.ports.alarm)(id, why);
+    }
+
+    fn send(&self, id: AccountId, job: WriteJob) -> Result<(), StoreError> {
+        if self.core.is_stopped() {
+            return Err(StoreError::Stopped);
+        }
+        let Some(writer) = self.writers.get(shard(id, self.writers.len())) else {
+            return Err(StoreError::Stopped);
+        };
+        writer.try_send(job).map_err(|e| match e {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Stopped,
+        })
+    }
+
+    pub(crate) async fn deliver(
+        &self,
+        shared: &Arc<Shared>,
+        message: NewMessage,
+    ) -> Result<Delivered, StoreError> {
+        let (answer, wait) = oneshot::channel();
+        let job = WriteJob::Deliver(Arc::clone(shared), Box::new(message), answer);
+        self.send(shared.id, job)?;
+        wait.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        shared: &Arc<Shared>,
+        work: impl FnOnce(&mut Index) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, wait) = oneshot::channel();
+        let work: WriteWork = Box::new(move |index| {
+            let outcome = index.and_then(work);
+            let health = health(&outcome);
+            // The caller may have gone; what was done is done.
+            drop(answer.send(outcome));
+            health
+        });
+        self.send(shared.id, WriteJob::Run(Arc::clone(shared), work))?;
+        wait.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    pub(crate) async fn create(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+        let (answer, wait) = oneshot::channel();
+        self.send(shared.id, WriteJob::Create(Arc::clone(shared), answer))?;
+        wait.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Closes an account everywhere: before its folder goes.
+    pub(crate) async fn close(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+        shared.ready.store(false, Ordering::Release);
+        let (answer, wait) = oneshot::channel();
+        if let Some(reader) = self.readers.get(shard(shared.id, self.readers.len())) {
+            reader.try_send(ReadJob::Close(shared.id, answer)).map_err(|_| StoreError::Busy)?;
+            wait.await.map_err(|_| StoreError::Stopped)?;
+        }
+        let (answer, wait) = oneshot::channel();
+        self.send(shared.id, WriteJob::Close(Arc::clone(shared), answer))?;
+        wait.await.map_err(|_| StoreError::Stopped)
+    }
+
+    /// Opens the account if that has not been done in this life of the process.
+    pub(crate) async fn ready(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+        if self.core.is_stopped() {
+            return Err(StoreError::Stopped);
+        }
+        if shared.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.write(shared, |_| Ok(())).await
+    }
+
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        shared: &Arc<Shared>,
+        work: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ready(shared).await?;
+        let (answer, wait) = oneshot::channel();
+        let work: ReadWork = Box::new(move |view| drop(answer.send(view.and_then(work))));
+        let Some(reader) = self.readers.get(shard(shared.id, self.readers.len())) else {
+            return Err(StoreError::Stopped);
+        };
+        reader.try_send(ReadJob::Run(Arc::clone(shared), work)).map_err(|e| match e {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Stopped,
+        })?;
+        wait.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// A job whose answer never came: its thread panicked in it, or has stopped.
+    fn lost(&self) -> StoreError {
+        if self.core.is_stopped() {
+            StoreError::Stopped
+        } else {
+            StoreError::Failed("the job was given up; see the log".into())
+        }
+    }
+
+    /// Ends all threads after what they are doing. Blocks.
+    pub(crate) fn stop(&self) {
+        self.core.stopped.store(true, Ordering::Release);
+        for writer in &self.writers {
+            drop(writer.send(WriteJob::Stop));
+        }
+        for reader in &self.readers {
+            drop(reader.send(ReadJob::Stop));
+        }
+        drop(self.core.checkpoints.send(None));
+        let joins = std::mem::take(&mut *self.joins.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in joins {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store had panicked");
+            }
+        }
+    }
+}
+
+/// An open account of a writer.
+struct Opened {
+    index: Index,
+    used: Instant,
+    cared: Instant,
+}
+
+struct Writer {
+    core: Arc<Core>,
+    open: BTreeMap<AccountId, Opened>,
+    waiting: VecDeque<WriteJob>,
+}
+
+impl Writer {
+    fn new(core: Arc<Core>) -> Self {
+        Self { core, open: BTreeMap::new(), waiting: VecDeque::new() }
+    }
+
+    fn run(mut self, jobs: &Receiver<WriteJob>) {
+        loop {
+            if self.waiting.is_empty() {
+                match jobs.recv_timeout(TICK) {
+                    Ok(job) => self.waiting.push_back(job),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.care();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            // Whatever waits, up to the bound: this is what makes a group.
+            while self.waiting.len() < MAX_WAITING {
+                let Ok(job) = jobs.try_recv() else { break };
+                self.waiting.push_back(job);
+            }
+            let Some(job) = self.waiting.pop_front() else { continue };
+            match job {
+                WriteJob::Deliver(shared, message, answer) => {
+                    self.deliver(&shared, *message, answer);
+                }
+                WriteJob::Run(shared, work) => self.run_one(&shared, work),
+                WriteJob::Create(shared, answer) => {
+                    let outcome = self.create(&shared);
+                    self.judge(&shared, health(&outcome));
+                    drop(answer.send(outcome));
+                }
+                WriteJob::Close(shared, answer) => {
+                    self.open.remove(&shared.id);
+                    // Whoever asked may have gone.
+                    answer.send(()).unwrap_or_default();
+                }
+                WriteJob::Stop => return,
+            }
+        }
+    }
+
+    fn create(&mut self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+        let core = &self.core;
+        let index = Index::create(&core.root, Arc::clone(shared), &core.ports, core.tuning)?;
+        self.keep(index);
+        Ok(())
+    }
+
+    fn keep(&mut self, index: Index) {
+        let now = self.core.ports.clock.monotonic();
+        while self.open.len() >= self.core.open_each {
+            let oldest = self.open.iter().min_by_key(|(_, o)| o.used).map(|(id, _)| *id);
+            let Some(oldest) = oldest else { break };
+            self.close(oldest);
+        }
+        self.open.insert(index.shared.id, Opened { index, used: now, cared: now });
+    }
+
+    fn index(&mut self, shared: &Arc<Shared>) -> Result<&mut Index, StoreError> {
+        if self.core.is_stopped() {
+            return Err(StoreError::Stopped);
+        }
+        if !self.open.contains_key(&shared.id) {
+            let core = &self.core;
+            let index = Index::open(&core.root, Arc::clone(shared), &core.ports, core.tuning)
+                .inspect_err(|error| {
+                    if let StoreError::Damaged(why) = error {
+                        (core.ports.alarm)(shared.id, why);
+                    }
+                })?;
+            self.keep(index);
+        }
+        let now = self.core.ports.clock.monotonic();
+        match self.open.get_mut(&shared.id) {
+            Some(opened) => {
+                opened.used = now;
+                Ok(&mut opened.index)
+            }
+            None => Err(StoreError::Failed("the account was closed".into())),
+        }
+    }
+
+    /// This message and those for the same account that wait behind it, in order, up to the bounds
+    /// and to the next job of another kind for that account.
+    fn deliver(
+        &mut self,
+        shared: &Arc<Shared>,
+        first: NewMessage,
+        answer: oneshot::Sender<Result<Delivered, StoreError>>,
+    ) {
+        let mut bytes = first.size();
+        let (mut group, mut answers) = (vec![first], vec![answer]);
+        let mut others = VecDeque::with_capacity(self.waiting.len());
+        let mut is_closed = false;
+        for job in std::mem::take(&mut self.waiting) {
+            let is_ours = job.account() == Some(shared.id);
+            match job {
+                WriteJob::Deliver(_, message, answer)
+                    if is_ours
+                        && !is_closed
+                        && group.len() < MAX_GROUP
+                        && bytes + message.size() <= MAX_GROUP_BYTES =>
+                {
+                    bytes += message.size();
+                    group.push(*message);
+                    answers.push(answer);
+                }
+                other @ (WriteJob::Deliver(..)
+                | WriteJob::Run(..)
+                | WriteJob::Create(..)
+                | WriteJob::Close(..)
+                | WriteJob::Stop) => {
+                    is_closed |= is_ours;
+                    others.push_back(other);
+                }
+            }
+        }
+        self.waiting = others;
+        let outcomes = match self.index(shared) {
+            Ok(index) => catch_unwind(AssertUnwindSafe(|| index.deliver(&group))),
+            Err(error) => Ok(answers.iter().map(|_| Err(error.again())).collect()),
+        };
+        let Ok(outcomes) = outcomes else { return self.panicked(shared) };
+        let worst = if outcomes.iter().any(|o| health(o) == Health::Fatal) {
+            Health::Fatal
+        } else {
+            Health::Good
+        };
+        self.judge(shared, worst);
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            drop(answer.send(outcome));
+        }
+        self.after(shared);
+    }
+
+    fn run_one(&mut self, shared: &Arc<Shared>, work: WriteWork) {
+        let opened = self.index(shared);
+        match catch_unwind(AssertUnwindSafe(|| work(opened))) {
+            Ok(health) => self.judge(shared, health),
+            Err(_) => self.panicked(shared),
+        }
+        self.after(shared);
+    }
+
+    fn judge(&mut self, shared: &Arc<Shared>, health: Health) {
+        if health == Health::Fatal && !self.core.is_stopped() {
+            self.open.remove(&shared.id);
+            self.core.fatal(&format!("a sync failed in account {}", shared.id));
+        }
+    }
+
+    /// The transaction rolled back as the panic passed it; the account is opened anew by the next
+    /// job, since what it held in memory may be half-changed.
+    fn panicked(&mut self, shared: &Arc<Shared>) {
+        tracing::error!(account = %shared.id, "a job of the store panicked");
+        self.open.remove(&shared.id);
+    }
+
+    /// What a job left to do.
+    fn after(&mut self, shared: &Arc<Shared>) {
+        let is_idle = self.waiting.is_empty();
+        let (drain_bytes, frames) =
+            (self.core.tuning.drain_bytes, self.core.tuning.checkpoint_frames);
+        let Some(opened) = self.open.get_mut(&shared.id) else { return };
+        // Deliveries that wait go first, but not for ever.
+        let staged = opened.index.staged_bytes;
+        let mut outcome = Ok(false);
+        if staged > drain_bytes && (is_idle || staged > 4 * drain_bytes) {
+            outcome = opened.index.drain();
+        }
+        if opened.index.database.wal_frames() > frames
+            && !shared.checkpointing.swap(true, Ordering::AcqRel)
+            && self.core.checkpoints.try_send(Some(Arc::clone(shared))).is_err()
+        {
+            shared.checkpointing.store(false, Ordering::Release);
+        }
+        self.cared(shared, &outcome);
+    }
+
+    /// What becomes of a failure nobody waits for.
+    fn cared(&mut self, shared: &Arc<Shared>, outcome: &Result<bool, StoreError>) {
+        self.judge(shared, health(outcome));
+        if let Err(error) = outcome {
+            tracing::warn!(account = %shared.id, %error, "upkeep of an account failed");
+        }
+    }
+
+    /// Looks after open accounts while nothing waits.
+    fn care(&mut self) {
+        let now = self.core.ports.clock.monotonic();
+        let ids: Vec<AccountId> = self.open.keys().copied().collect();
+        for id in ids {
+            let Some(opened) = self.open.get_mut(&id) else { continue };
+            let shared = Arc::clone(&opened.index.shared);
+            let idle = now.saturating_duration_since(opened.used);
+            if now.saturating_duration_since(opened.cared) >= CARE || idle >= IDLE_CLOSE {
+                opened.cared = now;
+                let index = &mut opened.index;
+                let outcome = catch_unwind(AssertUnwindSafe(|| look_after(index, idle)));
+                match outcome {
+                    Ok(outcome) => self.cared(&shared, &outcome),
+                    Err(_) => self.panicked(&shared),
+                }
+            }
+            if idle >= IDLE_CLOSE {
+                self.close(id);
+            }
+        }
+    }
+
+    fn close(&mut self, id: AccountId) {
+        let Some(opened) = self.open.remove(&id) else { return };
+        let Index { database, shared, .. } = opened.index;
+        let (path, frames) = (database.path().to_owned(), database.wal_frames());
+        drop(database);
+        if frames > SMALL_LOG && !self.core.is_stopped() {
+            let done = checkpoint_file(&path, &how(&self.core.ports), &shared.gate, true);
+            report_checkpoint(&self.core, &shared, done.map(|_| ()));
+        }
+    }
+}
+
+/// One step of each kind of upkeep.
+fn look_after(index: &mut Index, idle: Duration) -> Result<bool, StoreError> {
+    if idle >= IDLE_DRAIN && index.staged_bytes > 0 {
+        index.drain()?;
+    }
+    index.erase()?;
+    index.compact()?;
+    index.purge()
+}
+
+/// A reader's open account.
+struct Reading {
+    reader: Reader,
+    files: SegmentFiles,
+    used: Instant,
+}
+
+fn read_loop(core: &Core, jobs: &Receiver<ReadJob>) {
+    let mut open: BTreeMap<AccountId, Reading> = BTreeMap::new();
+    loop {
+        match jobs.recv_timeout(TICK) {
+            Ok(ReadJob::Run(shared, work)) => {
+                if catch_unwind(AssertUnwindSafe(|| read_one(core, &mut open, &shared, work)))
+                    .is_err()
+                {
+                    tracing::error!(account = %shared.id, "a read of the store panicked");
+                    open.remove(&shared.id);
+                }
+            }
+            Ok(ReadJob::Close(id, answer)) => {
+                open.remove(&id);
+                answer.send(()).unwrap_or_default();
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let now = core.ports.clock.monotonic();
+                open.retain(|_, r| now.saturating_duration_since(r.used) < IDLE_CLOSE);
+            }
+            Ok(ReadJob::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn read_one(core: &Core, open: &mut BTreeMap<AccountId, Reading>, shared: &Shared, work: ReadWork) {
+    let now = core.ports.clock.monotonic();
+    if !open.contains_key(&shared.id) {
+        let folder = core.root.join(shared.id.to_string());
+        let how = Open { cache_kib: 512, statements: 24, ..how(&core.ports) };
+        let reader = match Reader::open(&folder.join("index.db"), &how) {
+            Ok(reader) => reader,
+            Err(error) => return work(Err(error.into())),
+        };
+        if open.len() >= core.open_each {
+            let oldest = open.iter().min_by_key(|(_, r)| r.used).map(|(id, _)| *id);
+            if let Some(oldest) = oldest {
+                open.remove(&oldest);
+            }
+        }
+        let files = SegmentFiles::new(Arc::clone(&core.ports.disk), folder);
+        open.insert(shared.id, Reading { reader, files, used: now });
+    }
+    let Some(reading) = open.get_mut(&shared.id) else { return };
+    reading.used = now;
+    let (files, clock) = (&reading.files, core.ports.clock.as_ref());
+    // The checkpointer waits for the end of this batch, which is why it is short.
+    let _inside = shared.gate.pass();
+    let mut work = Some(work);
+    let outcome = reading.reader.read(|connection| {
+        if let Some(work) = work.take() {
+            work(Ok(&View { connection, files, clock, deadline: now + READ_TIME }));
+        }
+        Ok::<_, Error>(())
+    });
+    if let (Err(error), Some(work)) = (outcome, work) {
+        work(Err(error.into()));
+    }
+}
+
+fn checkpoint_loop(core: &Core, due: &Receiver<Option<Arc<Shared>>>) {
+    while let Ok(Some(shared)) = due.recv() {
+        let path = core.root.join(shared.id.to_string()).join("index.db");
+        let done = checkpoint_file(&path, &how(&core.ports), &shared.gate, false);
+        shared.checkpointing.store(false, Ordering::Release);
+        report_checkpoint(core, &shared, done.map(|_| ()));
+    }
+}
+
+fn report_checkpoint(core: &Core, shared: &Shared, done: Result<(), Error>) {
+    match done {
+        Ok(()) => {}
+        Err(error) if error.is_fatal() => {
+            core.fatal(&format!("a sync failed in account {}", shared.id));
+        }
+        // The log stays as it was; the next commit asks again.
+        Err(error) => tracing::warn!(account = %shared.id, %error, "a checkpoint failed"),
+    }
+}
