@@ -26,6 +26,10 @@
     )
 )]
 
+// The account in memory that tests speak to is also used from outside of this crate.
+#[cfg(test)]
+extern crate self as imap;
+
 mod command;
 mod date;
 mod flags;

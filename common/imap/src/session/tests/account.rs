@@ -1,13 +1,10 @@
 //! An account in memory that answers as the real one does, a few rows at a time.
 
-use crate::{
-    StoreHow,
-    flags::{Flag, Flags, System},
-    name::MailboxName,
+use imap::{
+    Flag, Flags, MailboxName, NumberSet, SpecialUse, StoreHow, System,
     session::{
         Answer, Appended, Copied, MailboxInfo, MailboxOutcome, Meta, Question, Refused, Row, Small,
     },
-    set::NumberSet,
 };
 use message::Job;
 use std::collections::BTreeMap;
@@ -24,7 +21,7 @@ pub(super) struct Stored {
 pub(super) struct Folder {
     pub(super) messages: BTreeMap<u32, Stored>,
     next: u32,
-    role: Option<crate::SpecialUse>,
+    pub(super) role: Option<SpecialUse>,
 }
 
 /// An account that answers as the real one does, a few rows at a time.
@@ -33,7 +30,7 @@ pub(super) struct Account {
     pub(super) folders: BTreeMap<MailboxName, Folder>,
     subscriptions: std::collections::BTreeSet<MailboxName>,
     pub(super) modseq: u64,
-    open: Option<MailboxName>,
+    pub(super) open: Option<MailboxName>,
     pub(super) appending: Option<(MailboxName, Flags, Vec<u8>)>,
     pub(super) away: bool,
     pub(super) asked: Vec<Question>,
