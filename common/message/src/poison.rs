@@ -165,6 +165,14 @@ pub const ALL: &[Poison] = &[
         make: || field("Content-Type", &[b"a/b".to_vec(), many(b";=;")].concat()),
     },
     Poison { name: "references", make: || field("References", &many(b"<a@b> ")) },
+    Poison {
+        name: "long references",
+        make: || field("References", &many(&long_word(b"<", 990, b"@b> "))),
+    },
+    Poison {
+        name: "long addresses",
+        make: || field("Cc", &many(&long_word(b"", 120, b"@b.test, "))),
+    },
     Poison { name: "references that cut each other", make: || field("References", &many(b"<a")) },
     Poison { name: "a subject of prefixes", make: || field("Subject", &many(b"re: [x] ")) },
     Poison { name: "a subject of brackets", make: || field("Subject", &many(b"[fwd:")) },
@@ -229,6 +237,10 @@ fn long(unit: &[u8]) -> Vec<u8> {
 /// As much as is interpreted of a header.
 fn many(unit: &[u8]) -> Vec<u8> {
     unit.repeat((250 << 10) / unit.len())
+}
+
+fn long_word(before: &[u8], octets: usize, behind: &[u8]) -> Vec<u8> {
+    [before, &vec![b'x'; octets], behind].concat()
 }
 
 fn multipart() -> Vec<u8> {

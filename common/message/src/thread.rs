@@ -35,7 +35,8 @@ fn canonical(inner: &[u8]) -> Option<String> {
         let localpart: Localpart = localpart.parse().ok()?;
         (!domain.is_empty()).then(|| format!("{localpart}@{domain}"))
     });
-    Some(requoted.unwrap_or(text))
+    // Lower case and U+FFFD may be longer than what they stand for.
+    Some(requoted.unwrap_or(text)).filter(|id| id.len() <= MAX_ID)
 }
 
 /// The ids in one References or In-Reply-To value, in order. What is not in brackets is passed
@@ -120,6 +121,16 @@ mod tests {
         ];
         for (value, expected) in cases {
             assert_eq!(canonical_id(value.as_bytes()).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_longer_than_a_line() {
+        for unit in [&b"a"[..], b"\xff", "\u{130}".as_bytes(), b"\\\""] {
+            for count in [100, 330, 498, 996, 998, 2_000] {
+                let value = [b"<", unit.repeat(count).as_slice(), b"@b>"].concat();
+                assert!(canonical_id(&value).is_none_or(|id| id.len() <= MAX_ID));
+            }
         }
     }
 
