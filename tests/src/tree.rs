@@ -1,0 +1,359 @@
+//! The real tree, every process of it, in a folder and on an address of its own; ended with the test.
+
+use daemon::orders::{self, Order};
+use ipc::Role;
+use serde_json::Value;
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+/// The tree is whole by then, or the test fails with the log.
+const START: Duration = Duration::from_secs(60);
+
+/// What `localserve` says when every process serves.
+const WHOLE: &str = "mox runs in";
+
+/// What is added to the well-known port numbers.
+const PORT_OFFSET: u16 = 20_000;
+
+/// Under whom the supervisor runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum As {
+    /// Root: each role its own uid, from this one on.
+    Root {
+        /// The first of them.
+        uid_base: u32,
+    },
+    /// This user, for all of them.
+    User(u32),
+}
+
+impl As {
+    /// Root with uids for tests, or whoever runs the test.
+    #[must_use]
+    pub fn whoever() -> Self {
+        let me = rustix::process::geteuid();
+        if me.is_root() { Self::Root { uid_base: 62_000 } } else { Self::User(me.as_raw()) }
+    }
+}
+
+/// How to start a tree.
+pub struct Options {
+    /// Under whom.
+    pub who: As,
+    /// A folder that is there already and stays; else a temporary one.
+    pub folder: Option<PathBuf>,
+    /// What is logged.
+    pub log_level: &'static str,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { who: As::whoever(), folder: None, log_level: "info", environment: Vec::new() }
+    }
+}
+
+/// A running server.
+pub struct Tree {
+    moxd: Child,
+    ip: Ipv4Addr,
+    options: Options,
+    temporary: Option<tempfile::TempDir>,
+}
+
+/// An address of 127/8 that no other tree of this machine uses at the moment: tests run side by side,
+/// in one process or in many.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let [_, a, b, c] = (pid.wrapping_mul(16).wrapping_add(n % 16)).to_be_bytes();
+    Ipv4Addr::new(127, 64 | (a & 63), b, c.clamp(1, 254))
+}
+
+impl Tree {
+    /// Starts one with everything at its default.
+    ///
+    /// # Panics
+    /// When it does not come up; with its log.
+    #[must_use]
+    pub fn start() -> Tree {
+        Self::with(Options::default())
+    }
+
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it does not come up; with its log.
+    #[must_use]
+    pub fn with(options: Options) -> Tree {
+        let temporary = if options.folder.is_some() { None } else { Some(passable_folder()) };
+        let ip = own_address();
+        let moxd = spawn(&options, ip, &folder_of(&options, temporary.as_ref()));
+        Tree { moxd, ip, options, temporary }
+    }
+
+    /// Kills every process with SIGKILL at once, as a power cut of the processes alone, and starts
+    /// the tree anew in the same folder.
+    ///
+    /// # Panics
+    /// When it does not come up again.
+    pub fn crash_and_restart(&mut self) {
+        let pids: Vec<u32> = self.processes().into_iter().map(|p| p.pid).collect();
+        self.end();
+        for pid in pids {
+            // Those that die with moxd are gone already.
+            let _ = kill(pid, rustix::process::Signal::KILL);
+        }
+        let folder = self.folder();
+        self.moxd = spawn(&self.options, self.ip, &folder);
+    }
+
+    /// Everything of the server.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        folder_of(&self.options, self.temporary.as_ref())
+    }
+
+    /// The address of a service, by its well-known port.
+    #[must_use]
+    pub fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ip), port + PORT_OFFSET)
+    }
+
+    /// The pid of moxd.
+    #[must_use]
+    pub fn supervisor(&self) -> u32 {
+        self.moxd.id()
+    }
+
+    /// The folder of control sockets.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.folder().join("run/control")
+    }
+
+    /// Gives the supervisor an order.
+    ///
+    /// # Errors
+    /// As [`orders::give`].
+    pub fn order(&self, order: Order) -> std::io::Result<Vec<String>> {
+        orders::give(&self.control().join("moxd"), order)
+    }
+
+    /// All processes but the supervisor, as it knows them; none while it does not answer.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        let lines = self.order(Order::Processes).unwrap_or_default();
+        lines.iter().filter_map(|line| Process::read(&serde_json::from_str(line).ok()?)).collect()
+    }
+
+    /// The pid of an instance of a role.
+    #[must_use]
+    pub fn pid(&self, role: Role, instance: u16) -> Option<u32> {
+        let mine = |p: &Process| p.role == role && p.instance == instance;
+        self.processes().into_iter().find(mine).map(|p| p.pid)
+    }
+
+    /// Kills an instance of a role; waits until another one serves.
+    ///
+    /// # Panics
+    /// When there is none, before or after.
+    pub fn kill_and_wait(&self, role: Role, instance: u16) {
+        let old = self.pid(role, instance).expect("it runs");
+        kill(old, rustix::process::Signal::KILL).expect("it can be killed");
+        let again = || self.pid(role, instance).filter(|new| *new != old);
+        assert!(wait_until(START, || again().is_some()), "{role} was not started again");
+    }
+
+    /// Runs moxctl.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn moxctl(&self, args: &[&str]) -> std::process::Output {
+        let mut command = Command::new(binary("moxctl"));
+        command.arg("--control").arg(self.control()).args(args).stdin(Stdio::null());
+        command.output().expect("moxctl starts")
+    }
+
+    /// Runs moxctl with a line on its standard input, such as a password.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn moxctl_with(&self, args: &[&str], line: &str) -> std::process::Output {
+        use std::io::Write as _;
+        let mut command = Command::new(binary("moxctl"));
+        command.arg("--control").arg(self.control()).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("moxctl starts");
+        let mut input = child.stdin.take().expect("it was piped");
+        writeln!(input, "{line}").expect("it reads");
+        drop(input);
+        child.wait_with_output().expect("it ends")
+    }
+
+    /// Every line of every log, for a test that failed or looks for words.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        let folder = self.folder().join("log");
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            text.push_str(&std::fs::read_to_string(entry.path()).unwrap_or_default());
+        }
+        text
+    }
+
+    /// Kills the supervisor, and nobody else.
+    pub fn end(&mut self) {
+        // Fails only if it is gone.
+        let _ = self.moxd.kill();
+        let _ = self.moxd.wait();
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.end();
+        if std::thread::panicking() {
+            let logs = self.logs();
+            let tail: Vec<&str> = logs.lines().rev().take(200).collect();
+            eprintln!("the last lines of the logs:");
+            for line in tail.iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// A row of the process table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// What it is.
+    pub role: Role,
+    /// Which of its role.
+    pub instance: u16,
+    /// Its pid.
+    pub pid: u32,
+}
+
+impl Process {
+    fn read(row: &Value) -> Option<Self> {
+        Some(Self {
+            role: row.get("role")?.as_str()?.parse().ok()?,
+            instance: u16::try_from(row.get("instance")?.as_u64()?).ok()?,
+            pid: u32::try_from(row.get("pid")?.as_u64()?).ok()?,
+        })
+    }
+}
+
+fn folder_of(options: &Options, temporary: Option<&tempfile::TempDir>) -> PathBuf {
+    match (&options.folder, temporary) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(temporary)) => temporary.path().join("mox"),
+        (None, None) => unreachable!("one of both was made"),
+    }
+}
+
+/// A temporary folder that the roles can pass on the way to theirs.
+fn passable_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let passable = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(folder.path(), passable).expect("it is ours");
+    folder
+}
+
+fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path) -> Child {
+    let mut command = Command::new(binary("moxd"));
+    command.arg("localserve").arg("--dir").arg(folder);
+    command.arg("--ip").arg(ip.to_string()).arg("--port-offset").arg(PORT_OFFSET.to_string());
+    command.arg("--log-level").arg(options.log_level);
+    command.env_clear().envs(options.environment.iter().cloned());
+    command.current_dir("/").stdin(Stdio::null());
+    match options.who {
+        As::Root { uid_base } => {
+            command.arg("--uid-base").arg(uid_base.to_string());
+        }
+        As::User(uid) if rustix::process::geteuid().is_root() => {
+            let parent = folder.parent().expect("not the root");
+            std::os::unix::fs::chown(parent, Some(uid), Some(uid)).expect("we are root");
+            command.uid(uid).gid(uid);
+        }
+        As::User(_) => {}
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut moxd = command.spawn().expect("moxd starts");
+    let said = BufReader::new(moxd.stdout.take().expect("it was piped"));
+    let mut log = moxd.stderr.take().expect("it was piped");
+    let (whole, waiting) = mpsc::channel();
+    // Both pipes are read to their end, or a full one would stop the tree.
+    std::thread::spawn(move || {
+        for line in said.lines().map_while(Result::ok) {
+            if line.contains(WHOLE) {
+                let _ = whole.send(());
+            }
+        }
+    });
+    let (all, log_text) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = log.read_to_end(&mut text);
+        let _ = all.send(text);
+    });
+    if waiting.recv_timeout(START).is_err() {
+        let _ = moxd.kill();
+        let _ = moxd.wait();
+        let text = log_text.recv_timeout(START).unwrap_or_default();
+        panic!("the tree did not start:\n{}", String::from_utf8_lossy(&text));
+    }
+    moxd
+}
+
+/// Sends a signal to a process of a tree of ours.
+///
+/// # Errors
+/// When it is gone.
+pub fn kill(pid: u32, signal: rustix::process::Signal) -> std::io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(std::io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// Looks again and again, until it holds or the time is over; whether it holds.
+#[must_use]
+pub fn wait_until(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if start.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A binary of the product, beside the tests.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("we run");
+    let folder = test.ancestors().nth(2).map(Path::to_owned).expect("target/PROFILE/deps/TEST");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: cargo build first", path.display());
+    path
+}
