@@ -35,9 +35,7 @@ impl Index {
                     .fold(KeywordBits::NONE, |all, k| all.with(KeywordBits::one(k.bit)))
             } else {
                 tx.check_keywords(mailbox, &names)?;
-                let numbered = tx.number_keywords(mailbox, &names)?;
-                tx.settle_new_keywords(mailbox, &before)?;
-                numbered
+                tx.number_keywords(mailbox, &names)?
             };
             let mut outcome = StoreOutcome::default();
             for row in read::full_rows(tx.c, mailbox, uids)? {

@@ -310,8 +310,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The numbers of these keywords, given out where they have none yet. They are not counted:
-    /// [`Self::count_keywords`] does.
+    /// The numbers of these keywords, given out where they have none yet. Nothing is counted here:
+    /// [`Self::count_keywords`] does that, before the next numbers are given out.
     pub(crate) fn number_keywords(
         &mut self,
         id: MailboxId,
@@ -325,15 +325,20 @@ impl Tx<'_> {
         for name in names {
             if let Some(known) = all.iter().find(|k| k.name == *name) {
                 bits = bits.with(KeywordBits::one(known.bit));
+            }
+        }
+        for name in names {
+            if all.iter().any(|k| k.name == *name) {
                 continue;
             }
-            let in_use = |bit: &u8| all.iter().any(|k| k.bit == *bit && k.uses > 0);
+            let is_free = |bit: &u8| {
+                !bits.has(KeywordBits::one(*bit))
+                    && all.iter().all(|k| k.bit != *bit || k.uses == 0)
+            };
             let most = u8::try_from(MAX_KEYWORDS).unwrap_or(u8::MAX);
-            let bit = (0..most).find(|b| !in_use(b)).ok_or(StoreError::TooManyKeywords)?;
+            let bit = (0..most).find(is_free).ok_or(StoreError::TooManyKeywords)?;
             all.retain(|k| k.bit != bit);
-            // Counted from now on as one, so that the next new name gets another number; the caller
-            // settles the count.
-            all.push(KeywordUse { bit, name: name.clone(), uses: 1 });
+            all.push(KeywordUse { bit, name: name.clone(), uses: 0 });
             bits = bits.with(KeywordBits::one(bit));
         }
         Ok(bits)
@@ -346,25 +351,9 @@ impl Tx<'_> {
         names: &[Keyword],
     ) -> Result<KeywordBits, StoreError> {
         self.check_keywords(id, names)?;
-        let before = if names.is_empty() { Vec::new() } else { self.keywords(id)?.clone() };
         let bits = self.number_keywords(id, names)?;
-        self.settle_new_keywords(id, &before)?;
         self.count_keywords(id, KeywordBits::NONE, bits)?;
         Ok(bits)
-    }
-
-    /// Takes back the count that numbering gave to new names.
-    pub(crate) fn settle_new_keywords(
-        &mut self,
-        id: MailboxId,
-        before: &[KeywordUse],
-    ) -> Result<(), StoreError> {
-        for k in self.keywords(id)?.iter_mut() {
-            if before.iter().all(|b| b.name != k.name || b.bit != k.bit) {
-                k.uses = 0;
-            }
-        }
-        Ok(())
     }
 
     /// A message's keywords went from `old` to `new`.
