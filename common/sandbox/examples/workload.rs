@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use sandbox::channel::{self, Expect};
 use sandbox::{Breach, ConfineOptions, Folders, confine, figures, memfd, process, profiles};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,6 +151,14 @@ fn tls_configs() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
 /// A handshake as faces make it: the step that signs on a thread of the pool.
 async fn tls_work(before: &Before) {
     let (server, client) = before.tls.clone();
+    // A slot in which keyholder's answer is waited for.
+    let (slot, _keyholder) = channel::seqpacket_pair().unwrap();
+    for way in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        sockopt::set_socket_timeout(&slot, way, Some(Duration::from_millis(20))).unwrap();
+        assert!(sockopt::socket_timeout(&slot, way).unwrap().is_some());
+    }
+    let late = channel::recv_with_fds(&slot, 64, Expect::Exactly(0)).unwrap_err();
+    assert_eq!(late.kind(), std::io::ErrorKind::WouldBlock);
     for _ in 0..3 {
         let (near, far) = tokio::net::UnixStream::pair().unwrap();
         let connector = tokio_rustls::TlsConnector::from(client.clone());

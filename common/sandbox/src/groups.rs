@@ -133,6 +133,8 @@ pub static SOCKET_IO: Group = Group {
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_LINGER)],
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_RCVTIMEO)],
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_SNDTIMEO)],
+            [is(1, libc::SOL_SOCKET), is(2, SO_RCVTIMEO_NEW)],
+            [is(1, libc::SOL_SOCKET), is(2, SO_SNDTIMEO_NEW)],
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_RCVBUF)],
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_SNDBUF)]),
         sys!(SYS_getsockopt:
@@ -143,7 +145,9 @@ pub static SOCKET_IO: Group = Group {
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_PROTOCOL)],
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_ACCEPTCONN)],
             [is(1, libc::SOL_SOCKET), is(2, libc::SO_RCVTIMEO)],
-            [is(1, libc::SOL_SOCKET), is(2, libc::SO_SNDTIMEO)]),
+            [is(1, libc::SOL_SOCKET), is(2, libc::SO_SNDTIMEO)],
+            [is(1, libc::SOL_SOCKET), is(2, SO_RCVTIMEO_NEW)],
+            [is(1, libc::SOL_SOCKET), is(2, SO_SNDTIMEO_NEW)]),
     ],
 };
 
@@ -297,6 +301,9 @@ const THREAD_OR_NAMESPACE: i32 = libc::CLONE_THREAD
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_VFORK;
 const OPEN_FOR_WRITING: i32 = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
+/// The numbers that rustix uses, for times after 2038.
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
 /// Not in libc yet (Linux 6.13).
 const MADV_GUARD_INSTALL: i32 = 102;
 const MADV_GUARD_REMOVE: i32 = 103;

@@ -80,34 +80,6 @@ pub fn limit_bounding_set(keep: &[caps::Capability]) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises this process's bound on open files, which its children's profiles then lower: theirs
-/// cannot be above it. The supervisor's step; without root only up to the hard limit. Returns the
-/// bound in force.
-///
-/// # Errors
-/// The kernel refuses what is within the hard limit.
-pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let set =
-        |limit| setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) });
-    let before = getrlimit(Resource::Nofile);
-    let hard = before.maximum.unwrap_or(u64::MAX);
-    if hard >= wanted {
-        // Never lower the hard limit: a profile may ask for more another time.
-        let current = before.current.unwrap_or(u64::MAX).max(wanted);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..before })?;
-        return Ok(current);
-    }
-    match set(wanted) {
-        Ok(()) => Ok(wanted),
-        Err(rustix::io::Errno::PERM) => {
-            setrlimit(Resource::Nofile, Rlimit { current: Some(hard), ..before })?;
-            Ok(hard)
-        }
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 /// malloc takes all memory from one arena from now on. With several, glibc opens
 /// /proc/sys/vm/overcommit_memory the first time a thread's arena shrinks (in `free`!), which
 /// kills a process that may open nothing.
@@ -275,14 +247,6 @@ mod tests {
         for outside in ["out", "link", "../../etc/hostname", "/etc/hostname"] {
             assert!(open(outside).is_err(), "{outside}");
         }
-    }
-
-    #[test]
-    fn the_bound_on_open_files_rises_or_stays() {
-        let before = raise_open_files(0).unwrap();
-        let raised = raise_open_files(before + 1).unwrap();
-        assert!(raised >= before);
-        assert!(raise_open_files(before).unwrap() >= before);
     }
 
     #[test]
