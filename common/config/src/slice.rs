@@ -15,7 +15,7 @@ mod resolver;
 mod smtpd;
 
 pub use accountd::{Accountd, Seed};
-pub use httpd::{HttpListener, Httpd};
+pub use httpd::{HttpListener, Httpd, MailServer};
 pub use imapd::{ImapListener, ImapdFront, ImapdSession};
 pub use keyholder::{CertificateFiles, Keyholder, Names};
 pub use outbound::Outbound;

@@ -14,6 +14,9 @@ pub struct Httpd {
     /// Its services. A socket belongs to the one whose `name` begins the socket's name.
     #[serde(default)]
     pub listeners: Vec<HttpListener>,
+    /// Where mail clients connect to, the best of a kind first (httpd-web).
+    #[serde(default)]
+    pub mail: Vec<MailServer>,
     /// Limits of connections and requests.
     #[serde(default)]
     pub limits: limits::Http,
@@ -50,6 +53,44 @@ pub struct HttpListener {
     pub https_port: Option<u16>,
 }
 
+/// What the settings page tells people to enter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailServer {
+    /// IMAP; else submission of mail.
+    pub imap: bool,
+    /// The name to connect to.
+    #[serde(with = "slice::domain")]
+    pub host: Domain,
+    /// The port.
+    pub port: u16,
+    /// TLS at once; else STARTTLS.
+    pub implicit_tls: bool,
+}
+
+/// The services of the first listener, public ones first, that has any of a kind with TLS.
+fn mail_servers(all: &Static) -> Vec<MailServer> {
+    let mut found = Vec::new();
+    for kinds in [[Kind::Imaps, Kind::Imap], [Kind::Submissions, Kind::Submission]] {
+        let mut listeners: Vec<_> = all.listeners.iter().collect();
+        listeners.sort_by_key(|(name, listener)| (!listener.public, *name));
+        let of_listener = |listener: &crate::Listener| -> Vec<MailServer> {
+            let with_tls = kinds.iter().filter_map(|kind| {
+                let service = listener.services.get(kind)?;
+                (service.tls || (service.starttls && listener.tls.is_some())).then(|| MailServer {
+                    imap: matches!(kind, Kind::Imap | Kind::Imaps),
+                    host: listener.hostname.as_ref().unwrap_or(&all.hostname).clone(),
+                    port: service.port,
+                    implicit_tls: service.tls,
+                })
+            });
+            with_tls.collect()
+        };
+        let first = listeners.iter().map(|(_, listener)| of_listener(listener));
+        found.extend(first.into_iter().find(|servers| !servers.is_empty()).unwrap_or_default());
+    }
+    found
+}
+
 impl Httpd {
     pub(crate) fn of(all: &Static, role: &str) -> Self {
         let listeners = all.services(Static::kinds_of(role)).map(|(name, listener, kind)| {
@@ -69,6 +110,7 @@ impl Httpd {
         Self {
             hostname: all.hostname.clone(),
             listeners: listeners.collect(),
+            mail: if role == "httpd-web" { mail_servers(all) } else { Vec::new() },
             limits: all.limits.http.clone(),
             local: all.local.is_some(),
         }
