@@ -29,6 +29,9 @@ pub use lines::{LineReader, ReadError};
 pub use signing::{NoSlot, SigningSlots};
 pub use tls::{TlsAcceptor, TlsError, TlsFacts, TlsOptions, draw_first_random};
 
+/// Why a [`TlsAcceptor`] cannot be made.
+pub use rustls::Error as TlsSetupError;
+
 /// The server's half of a TLS connection.
 pub type ServerTlsStream<S> = tokio_rustls::server::TlsStream<S>;
 /// The client's half of a TLS connection.
