@@ -90,25 +90,26 @@ pub(super) fn mailbox_done(answer: Answer, out: &mut Out) -> Flow {
 
 impl Session {
     pub(super) fn store(&mut self, command: Store) -> Flow {
-        self.with_selected(|selected| {
-            if !selected.writable {
-                return Flow::End(End::refused(Refused::ReadOnly).with(Sync::No));
-            }
-            let uids = match selected.resolve(&command.set, command.uid) {
-                Ok(uids) => uids,
-                Err(end) => return Flow::End(end),
-            };
-            let sync = if command.uid { Sync::IfNewer } else { Sync::No };
-            let end = End::ok("done").with(sync);
-            let adds_nothing = command.how != StoreHow::Replace && command.flags.is_empty();
-            if uids.is_empty() || adds_nothing {
-                return Flow::End(end);
-            }
-            let storing =
-                Storing { uid: command.uid, silent: command.silent, left: uids.clone(), end };
-            let question = Question::Store { uids, how: command.how, flags: command.flags };
-            Flow::Ask(question, Task::Store(storing))
-        })
+        let selected = match self.usable() {
+            Ok(selected) => selected,
+            Err(end) => return Flow::End(end),
+        };
+        if !selected.writable {
+            return Flow::End(End::refused(Refused::ReadOnly).with(Sync::No));
+        }
+        let uids = match selected.resolve(&command.set, command.uid) {
+            Ok(uids) => uids,
+            Err(end) => return Flow::End(end),
+        };
+        let sync = if command.uid { Sync::IfNewer } else { Sync::No };
+        let end = End::ok("done").with(sync);
+        let adds_nothing = command.how != StoreHow::Replace && command.flags.is_empty();
+        if uids.is_empty() || adds_nothing {
+            return Flow::End(end);
+        }
+        let storing = Storing { uid: command.uid, silent: command.silent, left: uids.clone(), end };
+        let question = Question::Store { uids, how: command.how, flags: command.flags };
+        Flow::Ask(question, Task::Store(storing))
     }
 
     pub(super) fn storing(&mut self, mut storing: Storing, answer: Answer, out: &mut Out) -> Flow {
@@ -117,7 +118,9 @@ impl Session {
             match stored {
                 Err(why) => return Flow::End(End::refused(why).with(storing.end.sync)),
                 Ok(modseq) => {
-                    selected.remember_own(modseq);
+                    if storing.silent {
+                        selected.remember_silent(modseq, self.heard, storing.left.clone());
+                    }
                     self.heard = self.heard.max(modseq);
                 }
             }
@@ -129,6 +132,7 @@ impl Session {
                 let seq = selected.index.seq(row.uid);
                 if let (Some(seq), true) = (seq, storing.left.contains(row.uid)) {
                     selected.tell_keywords(&row.flags, out);
+                    selected.remember_told(row.uid, &row.flags);
                     out.show(format_args!("* {seq} FETCH ("));
                     if storing.uid {
                         out.show(format_args!("UID {} ", row.uid));
@@ -154,27 +158,29 @@ impl Session {
         to: Named,
         and_remove: bool,
     ) -> Flow {
-        self.with_selected(|selected| {
-            let uids = match selected.resolve(set, uid) {
-                Ok(uids) => uids,
-                Err(end) => return Flow::End(end),
-            };
-            let to = match to {
-                Ok(to) => to,
-                Err(why) => return Flow::End(End::bad_name(why)),
-            };
-            if and_remove && !selected.writable {
-                return Flow::End(End::refused(Refused::ReadOnly));
-            }
-            if and_remove && to == selected.name {
-                return Flow::End(End::no(ResponseCode::Cannot, "it is there already"));
-            }
-            // RFC 9051 §6.4.9: UIDs that are not there are no error.
-            if uids.is_empty() {
-                return Flow::End(End::ok("nothing to do"));
-            }
-            Flow::Ask(Question::Copy { uids, to, and_remove }, Task::Copy { moving: and_remove })
-        })
+        let selected = match self.usable() {
+            Ok(selected) => selected,
+            Err(end) => return Flow::End(end),
+        };
+        let uids = match selected.resolve(set, uid) {
+            Ok(uids) => uids,
+            Err(end) => return Flow::End(end),
+        };
+        let to = match to {
+            Ok(to) => to,
+            Err(why) => return Flow::End(End::bad_name(why)),
+        };
+        if and_remove && !selected.writable {
+            return Flow::End(End::refused(Refused::ReadOnly));
+        }
+        if and_remove && to == selected.name {
+            return Flow::End(End::no(ResponseCode::Cannot, "it is there already"));
+        }
+        // RFC 9051 §6.4.9: UIDs that are not there are no error.
+        if uids.is_empty() {
+            return Flow::End(End::ok("nothing to do"));
+        }
+        Flow::Ask(Question::Copy { uids, to, and_remove }, Task::Copy { moving: and_remove })
     }
 
     pub(super) fn copied(&mut self, moving: bool, answer: Answer, out: &mut Out) -> Flow {
@@ -201,21 +207,23 @@ impl Session {
     }
 
     pub(super) fn expunge(&mut self, set: Option<&SequenceSet>) -> Flow {
-        self.with_selected(|selected| {
-            if !selected.writable {
-                return Flow::End(End::refused(Refused::ReadOnly));
-            }
-            // Only what this session knows: a message that arrived unseen is not its to remove.
-            let uids = match set.map(|set| selected.resolve(set, true)) {
-                None => selected.index.uids(),
-                Some(Ok(uids)) => uids,
-                Some(Err(end)) => return Flow::End(end),
-            };
-            if uids.is_empty() {
-                return Flow::End(End::ok("done"));
-            }
-            Flow::Ask(Question::Expunge(uids), Task::Expunge { closing: false })
-        })
+        let selected = match self.usable() {
+            Ok(selected) => selected,
+            Err(end) => return Flow::End(end),
+        };
+        if !selected.writable {
+            return Flow::End(End::refused(Refused::ReadOnly));
+        }
+        // Only what this session knows: a message that arrived unseen is not its to remove.
+        let uids = match set.map(|set| selected.resolve(set, true)) {
+            None => selected.index.uids(),
+            Some(Ok(uids)) => uids,
+            Some(Err(end)) => return Flow::End(end),
+        };
+        if uids.is_empty() {
+            return Flow::End(End::ok("done"));
+        }
+        Flow::Ask(Question::Expunge(uids), Task::Expunge { closing: false })
     }
 
     pub(super) fn close(&mut self) -> Flow {

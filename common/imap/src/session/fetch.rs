@@ -101,35 +101,26 @@ impl Session {
     pub(super) fn fetch(&mut self, command: Fetch, out: &mut Out) -> Flow {
         let Fetch { set, uid, items } = command;
         let mut needs = Needs::of(&items);
-        let started = self.with_selected(|selected| {
+        let resolved = self.usable().and_then(|selected| {
             needs.seen &= selected.writable;
             needs.row |= needs.seen;
-            match selected.resolve(&set, uid) {
-                Err(end) => Flow::End(end),
-                Ok(left) => {
-                    let sync = if uid { Sync::IfNewer } else { Sync::No };
-                    if left.is_empty() {
-                        return Flow::End(End::ok("done").with(sync));
-                    }
-                    let fetching = Fetching {
-                        uid,
-                        items,
-                        needs,
-                        left,
-                        rows: VecDeque::new(),
-                        batch: Batch::default(),
-                        missing: false,
-                        unknown_encoding: false,
-                    };
-                    Flow::Ask(Question::Release, Task::Fetch(Box::new(fetching)))
-                }
-            }
+            selected.resolve(&set, uid)
         });
-        // The question above only carries the task out of the closure.
-        match started {
-            Flow::Ask(_, Task::Fetch(fetching)) => self.fetch_on(fetching, out),
-            flow @ (Flow::Ask(..) | Flow::End(_)) => flow,
-        }
+        let left = match resolved {
+            Ok(left) => left,
+            Err(end) => return Flow::End(end),
+        };
+        let fetching = Fetching {
+            uid,
+            items,
+            needs,
+            left,
+            rows: VecDeque::new(),
+            batch: Batch::default(),
+            missing: false,
+            unknown_encoding: false,
+        };
+        self.fetch_on(Box::new(fetching), out)
     }
 
     pub(super) fn fetching(
@@ -138,13 +129,11 @@ impl Session {
         answer: Answer,
         out: &mut Out,
     ) -> Flow {
-        let Some(selected) = &mut self.selected else { return Flow::End(End::bug()) };
         if let Answer::Rows { rows, more, .. } = answer {
             fetching.take_rows(rows, more);
         } else if let Answer::Stored(stored) = answer {
             // Read-only or full: the bodies are read all the same.
             if let Ok(modseq) = stored {
-                selected.remember_own(modseq);
                 self.heard = self.heard.max(modseq);
                 fetching.batch.set_seen();
             } else {
@@ -374,10 +363,12 @@ impl Fetching {
             }
         }
         // RFC 9051 §6.4.5: a flag set by reading is told in the same response.
-        if self.batch.marked.contains(uid) && !self.items.contains(&FetchItem::Flags) {
-            gap(out);
-            let flags = row.map(|row| row.flags.clone()).unwrap_or_default();
-            out.show(format_args!("FLAGS ({flags})"));
+        if let Some(row) = row.filter(|_| self.batch.marked.contains(uid)) {
+            if !self.items.contains(&FetchItem::Flags) {
+                gap(out);
+                out.show(format_args!("FLAGS ({})", row.flags));
+            }
+            selected.remember_told(uid, &row.flags);
         }
         out.text(")\r\n");
         self.batch.left = self.batch.left.without(&NumberSet::from_iter([uid]));

@@ -32,6 +32,7 @@ use crate::{
     response::{Condition, ResponseCode},
     set::{NumberSet, SequenceSet},
 };
+use std::collections::BTreeMap;
 
 /// What the process does next. Output gathered so far goes to the client first.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +74,10 @@ struct Selected {
     flags: Flags,
     /// The client was told everything up to here.
     modseq: u64,
-    /// Modseqs above it of changes the client made itself and was told of.
-    own: Vec<u64>,
+    /// Flags the client was told above it: not told again while they are the same.
+    told: BTreeMap<u32, Flags>,
+    /// Changes above it that the client made and asked not to be told of.
+    silent: Vec<(u64, NumberSet)>,
     /// `$` (RFC 5182).
     saved: NumberSet,
     /// It was deleted by somebody.
@@ -346,7 +349,10 @@ impl Session {
                 Flow::End(End::ok("done"))
             }
             Verb::Noop => Flow::End(End::ok("done").with(Sync::Always)),
-            Verb::Check => self.with_selected(|_| Flow::End(End::ok("done").with(Sync::Always))),
+            Verb::Check => match self.usable() {
+                Ok(_) => Flow::End(End::ok("done").with(Sync::Always)),
+                Err(end) => Flow::End(end),
+            },
             Verb::Logout => {
                 out.status(None, Condition::Bye, None, "logging out");
                 out.status(Some(tag), Condition::Ok, None, "done");
@@ -455,13 +461,14 @@ impl Session {
         Flow::End(End::ok("done"))
     }
 
-    fn with_selected(&mut self, then: impl FnOnce(&mut Selected) -> Flow) -> Flow {
+    /// The selected mailbox, if commands on it make sense.
+    fn usable(&mut self) -> Result<&mut Selected, End> {
         match &mut self.selected {
-            None => Flow::End(not_selected()),
+            None => Err(not_selected()),
             Some(selected) if selected.gone => {
-                Flow::End(End::no(ResponseCode::NonExistent, "mailbox was deleted"))
+                Err(End::no(ResponseCode::NonExistent, "mailbox was deleted"))
             }
-            Some(selected) => then(selected),
+            Some(selected) => Ok(selected),
         }
     }
 }
@@ -493,15 +500,27 @@ impl Selected {
         Ok(self.index.uids_of(&set.resolve(self.index.len(), &self.saved)))
     }
 
-    /// Remembers a change the client made and need not be told of again.
-    fn remember_own(&mut self, modseq: u64) {
-        // Forgotten at the next look; a client that makes more changes than this without one is
-        // told of the oldest again, which is harmless.
-        const MOST: usize = 64;
-        if self.own.len() >= MOST {
-            self.own.remove(0);
+    /// Remembers what the client was told, until the next look. What does not fit is told again,
+    /// which is harmless.
+    fn remember_told(&mut self, uid: u32, flags: &Flags) {
+        const MOST: usize = 256;
+        if self.told.len() < MOST {
+            self.told.insert(uid, flags.clone());
         }
-        self.own.push(modseq);
+    }
+
+    /// Remembers a change with .SILENT. Only a modseq that nobody had heard of is the change's own:
+    /// an account that had nothing to change answers with where it stands.
+    fn remember_silent(&mut self, modseq: u64, heard: u64, uids: NumberSet) {
+        const MOST: usize = 16;
+        if modseq > heard && self.silent.len() < MOST {
+            self.silent.push((modseq, uids));
+        }
+    }
+
+    fn is_known(&self, uid: u32, modseq: u64, flags: &Flags) -> bool {
+        self.told.get(&uid) == Some(flags)
+            || self.silent.iter().any(|(own, uids)| *own == modseq && uids.contains(uid))
     }
 }
 

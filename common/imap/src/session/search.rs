@@ -47,45 +47,41 @@ enum Leaf {
 
 impl Session {
     pub(super) fn search(&mut self, tag: &Tag, command: SearchCommand, out: &mut Out) -> Flow {
-        let started = self.with_selected(|selected| {
-            if !command.charset_known {
-                return Flow::End(
-                    End::no(ResponseCode::BadCharset, "charset is not known").with(Sync::No),
-                );
-            }
-            let mut leaves = Vec::new();
-            selected.collect(&command.key, &mut leaves);
-            if command.give.is_some_and(|give| give.save) {
-                // RFC 5182 §2.1: a SEARCH that fails leaves nothing saved. It may itself name the
-                // old result, which was resolved above.
-                selected.saved = NumberSet::new();
-            }
-            let candidates = narrow(&command.key, &leaves, &selected.index.uids());
-            let has = |wanted: fn(&Leaf) -> bool| leaves.iter().any(|(leaf, _)| wanted(leaf));
-            let rows = has(|leaf| matches!(leaf, Leaf::Row(_)));
-            let sent = has(|leaf| matches!(leaf, Leaf::Sent(_)));
-            let texts = leaves
-                .iter()
-                .enumerate()
-                .filter(|(_, (leaf, _))| matches!(leaf, Leaf::Text { .. }))
-                .map(|(at, _)| at)
-                .collect();
-            let searching = Searching {
-                rows_from: candidates.min().filter(|_| rows),
-                metas: sent.then(|| candidates.clone()),
-                candidates,
-                command,
-                leaves,
-                texts,
-                asked: None,
-            };
-            Flow::Ask(Question::Release, Task::Search(Box::new(searching)))
-        });
-        // The question above only carries the task out of the closure.
-        match started {
-            Flow::Ask(_, Task::Search(searching)) => self.search_on(searching, tag, out),
-            flow @ (Flow::End(_) | Flow::Ask(..)) => flow,
+        let selected = match self.usable() {
+            Ok(selected) => selected,
+            Err(end) => return Flow::End(end),
+        };
+        if !command.charset_known {
+            let end = End::no(ResponseCode::BadCharset, "charset is not known");
+            return Flow::End(end.with(Sync::No));
         }
+        let mut leaves = Vec::new();
+        selected.collect(&command.key, &mut leaves);
+        if command.give.is_some_and(|give| give.save) {
+            // RFC 5182 §2.1: a SEARCH that fails leaves nothing saved. It may itself name the old
+            // result, which was resolved above.
+            selected.saved = NumberSet::new();
+        }
+        let candidates = narrow(&command.key, &leaves, &selected.index.uids());
+        let has = |wanted: fn(&Leaf) -> bool| leaves.iter().any(|(leaf, _)| wanted(leaf));
+        let rows = has(|leaf| matches!(leaf, Leaf::Row(_)));
+        let sent = has(|leaf| matches!(leaf, Leaf::Sent(_)));
+        let texts = leaves
+            .iter()
+            .enumerate()
+            .filter(|(_, (leaf, _))| matches!(leaf, Leaf::Text { .. }))
+            .map(|(at, _)| at)
+            .collect();
+        let searching = Searching {
+            rows_from: candidates.min().filter(|_| rows),
+            metas: sent.then(|| candidates.clone()),
+            candidates,
+            command,
+            leaves,
+            texts,
+            asked: None,
+        };
+        self.search_on(Box::new(searching), tag, out)
     }
 
     pub(super) fn searching(

@@ -9,6 +9,7 @@ use crate::{
     response::{Condition, ResponseCode},
     set::NumberSet,
 };
+use std::collections::BTreeMap;
 
 /// A mailbox that is being opened.
 #[derive(Debug)]
@@ -104,7 +105,8 @@ impl Session {
             index,
             flags,
             modseq,
-            own: Vec::new(),
+            told: BTreeMap::new(),
+            silent: Vec::new(),
             saved: NumberSet::new(),
             gone: false,
         }));

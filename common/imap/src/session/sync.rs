@@ -17,13 +17,11 @@ pub(super) struct Syncing {
     pub(super) end: End,
     gone: Vec<u32>,
     new: Vec<u32>,
-    /// Where the client stands once all pages were read.
-    modseq: Option<u64>,
 }
 
 impl Syncing {
     pub(super) const fn new(end: End) -> Self {
-        Self { end, gone: Vec::new(), new: Vec::new(), modseq: None }
+        Self { end, gone: Vec::new(), new: Vec::new() }
     }
 }
 
@@ -55,8 +53,6 @@ impl Session {
             selected.gone = true;
             return Flow::End(syncing.end);
         }
-        // The first page's modseq: what happens while pages are read is looked at next time.
-        let reached = *syncing.modseq.get_or_insert(modseq);
         let last = rows.last().map(|row| row.modseq);
         for row in &rows {
             selected.change(row, &mut syncing, out);
@@ -65,8 +61,10 @@ impl Session {
             return Flow::Ask(Question::Changes { since }, Task::Sync(syncing));
         }
         selected.finish(&syncing, self.rev2, out);
-        selected.modseq = reached.max(selected.modseq);
-        selected.own.clear();
+        // Pages come by modseq, so the last one's is how far everything was told.
+        selected.modseq = modseq.max(selected.modseq);
+        selected.told.clear();
+        selected.silent.clear();
         self.heard = self.heard.max(selected.modseq);
         Flow::End(syncing.end)
     }
@@ -77,7 +75,7 @@ impl Selected {
         match (self.index.seq(row.uid), row.expunged) {
             (Some(_), true) => syncing.gone.push(row.uid),
             (Some(seq), false) => {
-                if !self.own.contains(&row.modseq) {
+                if !self.is_known(row.uid, row.modseq, &row.flags) {
                     self.tell_keywords(&row.flags, out);
                     out.untagged(format_args!(
                         "{seq} FETCH (UID {} FLAGS ({}))",

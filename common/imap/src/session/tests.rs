@@ -299,6 +299,25 @@ fn storing() {
 }
 
 #[test]
+fn what_others_change_is_not_taken_for_ones_own() {
+    let mut client = Client::selected(account(3));
+    // The account had nothing to change and says where it stands, which is somebody else's change.
+    client.account.flag("Inbox", 1, "\\Flagged");
+    client.told();
+    client.account.modseq -= 1;
+    assert_eq!(client.send("a STORE 1 +FLAGS.SILENT (\\Seen)\r\n"), "a OK done\r\n");
+    let text = client.send("b NOOP\r\n");
+    assert_eq!(text, "* 1 FETCH (UID 1 FLAGS (\\Seen \\Flagged))\r\nb OK done\r\n");
+    // Somebody changes a message between the reading of its row and the setting of \Seen.
+    let text = client.send("c FETCH 2 BODY[TEXT]\r\n");
+    assert!(text.contains("FLAGS (\\Seen)"), "{text}");
+    client.account.flag("Inbox", 2, "\\Answered");
+    let text = client.send("d NOOP\r\n");
+    assert_eq!(text, "* 2 FETCH (UID 2 FLAGS (\\Seen \\Answered))\r\nd OK done\r\n");
+    assert_eq!(client.send("e NOOP\r\n"), "e OK done\r\n");
+}
+
+#[test]
 fn expunge_only_where_allowed() {
     let mut client = Client::selected(account(6));
     client.account.remove("Inbox", 2);
