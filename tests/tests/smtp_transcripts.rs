@@ -46,6 +46,8 @@ struct Work {
     content: Vec<u8>,
     mechanism: String,
     user: Option<String>,
+    /// The first recipient does not exist; told behind DATA, as accountd does.
+    unknown: bool,
 }
 
 struct Conn {
@@ -149,18 +151,23 @@ impl Store {
             return Err(RcptRefused::Said(said(refusal)));
         }
         let local = address.domain().as_ascii() == "example.org";
+        if work.unknown {
+            return Err(RcptRefused::Said(Said::new(452, "4.5.3", "Too many recipients", false)));
+        }
         if !self.accounts.contains_key(&name) && *path != ForwardPath::Postmaster && !submission {
-            return Err(if local {
-                RcptRefused::UnknownLocalpart
-            } else {
-                RcptRefused::Said(Said::new(550, "5.1.1", "No such domain here", false))
-            });
+            work.unknown = local && work.recipients.is_empty();
+            if !work.unknown {
+                return Err(RcptRefused::Said(Said::new(550, "5.1.1", "Not here", false)));
+            }
         }
         work.recipients.push(name);
         Ok(())
     }
 
     fn commit(&mut self, work: &mut Work, received: &str) -> Result<String, CommitRefused> {
+        if work.unknown {
+            return Err(CommitRefused::Said(Said::new(550, "5.1.1", "No such address", false)));
+        }
         if let Some(refusal) = &self.judgement {
             return Err(CommitRefused::Said(said(refusal)));
         }
@@ -377,11 +384,7 @@ impl World for Pure {
         if !std::mem::take(&mut conn.wants_tls) {
             return Err("the server waits for no handshake".to_owned());
         }
-        let facts = TlsFacts {
-            version: "TLSv1.3".into(),
-            cipher: "TLS_AES_128_GCM_SHA256".into(),
-            client_key: false,
-        };
+        let facts = TlsFacts { version: "TLSv1.3".into(), cipher: "TLS_AES_128_GCM_SHA256".into() };
         conn.machine.secured(facts, now);
         self.run(number)
     }

@@ -125,7 +125,11 @@ where
     /// To the end; gives a word about it for the log.
     async fn run(mut self) -> &'static str {
         loop {
-            match self.step().await {
+            let turn = self.step().await;
+            let tally = self.machine.take_tally();
+            self.service.figures.add(Count::SmtpCommands, tally.commands);
+            self.service.figures.add(Count::SmtpErrors, tally.refusals);
+            match turn {
                 Ok(Turn::Next) => {}
                 Ok(Turn::Last) => {
                     self.linger().await;
@@ -251,7 +255,6 @@ where
                 let told = smtp::TlsFacts {
                     version: version(facts.version).to_owned(),
                     cipher: cipher(facts.cipher_suite),
-                    client_key: facts.client_key.is_some(),
                 };
                 self.conn = Some(Conn::Tls(Box::new(stream)));
                 self.store.secured(facts);

@@ -131,11 +131,16 @@ impl Store {
         })
     }
 
-    async fn permit(&self) -> ipc::Permit {
-        match &self.doors {
-            Doors::Mx(line) => line.permit().await,
-            Doors::Submission(line) => line.permit().await,
-        }
+    /// Its turn among the short calls of this process; an accountd that hangs must not make
+    /// sessions wait without end.
+    async fn permit(&self) -> Call<ipc::Permit> {
+        let turn = async {
+            match &self.doors {
+                Doors::Mx(line) => line.permit().await,
+                Doors::Submission(line) => line.permit().await,
+            }
+        };
+        tokio::time::timeout(CALL, turn).await.map_err(|_| Unavailable::Late)
     }
 
     async fn submission(&self) -> Call<submission_door::Client> {
@@ -168,7 +173,7 @@ impl Store {
     async fn admit(&mut self) -> Result<(), AdmitRefused> {
         let asked = tokio::time::timeout(ADMIT, async {
             let door = self.door().await?;
-            let _permit = self.permit().await;
+            let _permit = self.permit().await?;
             let mut request = door.gate_request().send().pipeline.get_gate().enter_request();
             self.describe(request.get().init_peer());
             within(ADMIT, async {
@@ -205,7 +210,7 @@ impl Store {
     async fn mechanisms(&mut self) -> Vec<String> {
         let asked: Call<Vec<String>> = async {
             let door = self.submission().await?;
-            let _permit = self.permit().await;
+            let _permit = self.permit().await?;
             let authenticator = door.authenticator_request().send().pipeline.get_authenticator();
             let mut request = authenticator.mechanisms_request();
             self.describe(request.get().init_peer());
@@ -227,7 +232,7 @@ impl Store {
         self.exchange = None;
         let asked = async {
             let door = self.submission().await?;
-            let _permit = self.permit().await;
+            let _permit = self.permit().await?;
             let authenticator = door.authenticator_request().send().pipeline.get_authenticator();
             let mut request = authenticator.start_request();
             let mut params = request.get();
@@ -248,7 +253,9 @@ impl Store {
         let Some(exchange) = self.exchange.take() else {
             return AuthAnswer::Refused(AuthRefused::Temporary);
         };
-        let _permit = self.permit().await;
+        let Ok(_permit) = self.permit().await else {
+            return AuthAnswer::Refused(AuthRefused::Temporary);
+        };
         let mut request = exchange.respond_request();
         request.get().set_data(data.expose());
         let next =
@@ -361,7 +368,7 @@ impl Store {
     async fn resume_once(&self) -> Call<Option<User>> {
         let Some(old) = &self.submitter else { return Ok(None) };
         let door = self.submission().await?;
-        let _permit = self.permit().await;
+        let _permit = self.permit().await?;
         let mut request = door.resume_request();
         request.get().set_ticket(old.ticket.expose());
         within(CALL, async {
@@ -379,7 +386,7 @@ impl Store {
 
     async fn recipient(&mut self, path: &ForwardPath) -> Result<(), RcptRefused> {
         let Some(transaction) = &self.transaction else { return Err(RcptRefused::Unavailable) };
-        let _permit = self.permit().await;
+        let _permit = self.permit().await.map_err(|_| RcptRefused::Unavailable)?;
         let mut request = transaction.recipient_request();
         let text = path.to_string();
         let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>')).unwrap_or(&text);
@@ -394,11 +401,6 @@ impl Store {
         .await;
         match answered {
             Ok(Ok(())) => Ok(()),
-            // 5.1.1 is the word for a localpart that nobody has (RFC 3463 §3.2); whether it is told
-            // now or behind DATA is the session's business. Other domains are 5.1.2 or 5.7.1.
-            Ok(Err(refused)) if refused.code == 550 && refused.enhanced == "5.1.1" => {
-                Err(RcptRefused::UnknownLocalpart)
-            }
             Ok(Err(refused)) => Err(RcptRefused::Said(refused.into_said())),
             Err(_) => Err(RcptRefused::Unavailable),
         }
@@ -406,7 +408,7 @@ impl Store {
 
     async fn open_data(&mut self) -> Result<(), DataRefused> {
         let Some(transaction) = &self.transaction else { return Err(DataRefused::Unavailable) };
-        let _permit = self.permit().await;
+        let _permit = self.permit().await.map_err(|_| DataRefused::Unavailable)?;
         let request = transaction.data_request();
         let opened = within(CALL, async { request.send().promise.await?.get()?.get_sink() }).await;
         self.sink = Some(opened.map_err(|_| DataRefused::Unavailable)?);

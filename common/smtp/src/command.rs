@@ -663,4 +663,50 @@ mod tests {
         assert!(matches!(users("EHLO my pc_1 (home)"), Ok(Command::Ehlo(Hello::Unread))));
         assert!(matches!(users("EHLO"), Ok(Command::Ehlo(Hello::Unread))));
     }
+
+    mod any {
+        use super::*;
+        use proptest::prelude::*;
+        use types::{Address, Localpart};
+
+        fn address() -> impl Strategy<Value = Address> {
+            let localpart = "[ -~é]{1,20}"
+                .prop_filter_map("a localpart", |text| Localpart::from_unquoted(&text).ok());
+            let domain = "[a-z]{1,9}(\\.[a-z0-9]{1,9}){0,3}"
+                .prop_filter_map("a domain", |text| text.parse().ok());
+            (localpart, domain).prop_map(|(localpart, domain)| Address::new(localpart, domain))
+        }
+
+        proptest! {
+            #[test]
+            fn envelopes_come_back(from in address(), to in address(), size in any::<u64>()) {
+                let line = format!("MAIL FROM:<{from}> SIZE={size} SMTPUTF8");
+                let Ok(Command::Mail(mail)) = mx(&line) else { panic!("{line}") };
+                prop_assert_eq!(mail.from, ReverseGiven::Address(from));
+                prop_assert_eq!(mail.params.size, Some(size));
+                let line = format!("RCPT TO:<{to}>");
+                let Ok(Command::Rcpt(path, _)) = mx(&line) else { panic!("{line}") };
+                prop_assert_eq!(path, ForwardPath::Address(to));
+            }
+
+            #[test]
+            fn nothing_breaks_it(line in proptest::collection::vec(any::<u8>(), 0..80), verb in 0usize..6) {
+                let verb = ["", "MAIL FROM:<", "RCPT TO:", "AUTH ", "EHLO ", "MAIL FROM:<a@b.c> "][verb];
+                let line = [verb.as_bytes(), &line].concat();
+                for dialect in [Dialect::mx(), Dialect::submission()] {
+                    // What is taken can be printed on one line: no CR or LF gets through.
+                    match Command::parse(&line, &dialect) {
+                        Ok(Command::Mail(mail)) => {
+                            prop_assert!(!mail.from.to_string().contains(['\r', '\n', '\0']));
+                        }
+                        Ok(Command::Rcpt(path, _)) => {
+                            prop_assert!(!path.to_string().contains(['\r', '\n', '\0']));
+                        }
+                        Ok(other) => prop_assert!(!other.verb().is_empty()),
+                        Err(why) => prop_assert!(crate::Reply::from(&why).code() >= 500),
+                    }
+                }
+            }
+        }
+    }
 }

@@ -11,8 +11,6 @@ pub struct TlsFacts {
     pub version: String,
     /// The cipher suite.
     pub cipher: String,
-    /// Whether the client showed a certificate.
-    pub client_key: bool,
 }
 
 /// A Received field in the making.
@@ -105,11 +103,7 @@ mod tests {
 
     #[test]
     fn a_whole_field() {
-        let tls = TlsFacts {
-            version: "TLSv1.3".into(),
-            cipher: "TLS_AES_128_GCM_SHA256".into(),
-            client_key: false,
-        };
+        let tls = TlsFacts { version: "TLSv1.3".into(), cipher: "TLS_AES_128_GCM_SHA256".into() };
         let hello = "client.example.net".parse().unwrap();
         let by = "mx.example.org".parse().unwrap();
         let to = "alice@example.org".parse().unwrap();

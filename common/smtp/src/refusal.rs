@@ -27,6 +27,12 @@ impl Said {
         };
         Self { reply, close }
     }
+
+    /// Whether it says that the only recipient does not exist. The store says so behind DATA when
+    /// it comes first, so that names cannot be tried out one RCPT at a time.
+    pub(crate) fn is_unknown_recipient(&self) -> bool {
+        self.reply.enhanced() == Some((5, 1, 1).into())
+    }
 }
 
 /// Why a connection is not admitted.
@@ -68,8 +74,6 @@ pub enum RcptRefused {
     Said(Said),
     /// The store is away or overloaded.
     Unavailable,
-    /// A domain of ours, a localpart nobody has. Told at once unless it comes first.
-    UnknownLocalpart,
     /// An address literal.
     Literal,
     /// More recipients than one transaction takes.
@@ -96,8 +100,6 @@ pub enum CommitRefused {
     Said(Said),
     /// The store went away, or could not write.
     Unavailable,
-    /// The only recipient does not exist; see [`RcptRefused::UnknownLocalpart`].
-    UnknownLocalpart,
     /// It came with a defect.
     Defect(Defect),
     /// More Received fields than any honest path makes.
@@ -176,7 +178,6 @@ impl From<&RcptRefused> for Reply {
         match why {
             RcptRefused::Said(said) => said.reply.clone(),
             RcptRefused::Unavailable => try_later(),
-            RcptRefused::UnknownLocalpart => Self::new(550, (5, 1, 1), "No such address"),
             RcptRefused::Literal => Self::new(550, (5, 1, 1), "No address literals here"),
             // RFC 5321 §4.5.3.1.10: 452, so that the client sends the rest in a new transaction.
             RcptRefused::TooMany => Self::new(452, (4, 5, 3), "Too many recipients"),
@@ -202,7 +203,6 @@ impl From<&CommitRefused> for Reply {
         match why {
             CommitRefused::Said(said) => said.reply.clone(),
             CommitRefused::Unavailable => try_later(),
-            CommitRefused::UnknownLocalpart => Self::new(550, (5, 1, 1), "No such address"),
             CommitRefused::Defect(Defect::LineEnds) => {
                 Self::new(554, (5, 5, 2), "Message with a CR or LF alone; lines end in CRLF")
             }

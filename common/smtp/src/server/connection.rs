@@ -6,7 +6,7 @@
 
 use super::{
     Answer, Now, Peer, Question, Settings, limits,
-    session::{Action, Content, Event, Session, Taken},
+    session::{Action, Event, Session, Taken},
 };
 use crate::{DataEnd, Input, Line, Receiver, TlsFacts};
 use std::{
@@ -41,7 +41,6 @@ enum Mode {
     Lines,
     Data {
         receiver: Receiver,
-        content: Content,
         since: Instant,
     },
     /// The last content may still be on its way to the sink.
@@ -49,6 +48,15 @@ enum Mode {
     /// A question or a handshake is out.
     Waiting,
     Closed,
+}
+
+/// What happened on a connection since it was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Command lines.
+    pub commands: u64,
+    /// Replies of class 4 and 5.
+    pub refusals: u64,
 }
 
 /// A session and the bytes around it.
@@ -61,6 +69,7 @@ pub struct Connection {
     mode: Mode,
     taken: Taken,
     slow: bool,
+    tally: Tally,
 }
 
 impl Connection {
@@ -78,6 +87,7 @@ impl Connection {
             mode: Mode::Lines,
             taken: Taken::Whole,
             slow: false,
+            tally: Tally::default(),
         }
     }
 
@@ -96,6 +106,11 @@ impl Connection {
     #[must_use]
     pub fn is_between_commands(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_between_commands)
+    }
+
+    /// What was counted, and begins anew.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// What to do next.
@@ -126,9 +141,7 @@ impl Connection {
                     self.mode = Mode::Lines;
                     self.next_line(now)
                 }
-                Mode::Data { receiver, content, since } => {
-                    self.next_content(receiver, content, since, now)
-                }
+                Mode::Data { receiver, since } => self.next_content(receiver, since, now),
             };
             if let Some(step) = step {
                 return step;
@@ -145,7 +158,7 @@ impl Connection {
             Action::Reply(_)
             | Action::Ask(_)
             | Action::Forget
-            | Action::ReadData(_)
+            | Action::ReadData
             | Action::Slow(_) => false,
         };
         if needs_flush && !self.unsent.is_empty() {
@@ -154,6 +167,8 @@ impl Connection {
         }
         match action {
             Action::Reply(reply) => {
+                self.tally.refusals =
+                    self.tally.refusals.saturating_add(u64::from(reply.is_error()));
                 reply.write(&mut self.unsent);
                 None
             }
@@ -169,10 +184,10 @@ impl Connection {
                 self.mode = Mode::Waiting;
                 Some(Step::StartTls)
             }
-            Action::ReadData(content) => {
+            Action::ReadData => {
                 self.taken = Taken::Whole;
                 let receiver = Receiver::new(self.settings.max_size);
-                self.mode = Mode::Data { receiver, content, since: now.mono };
+                self.mode = Mode::Data { receiver, since: now.mono };
                 None
             }
             Action::Pause(time) => Some(Step::Pause(time)),
@@ -199,6 +214,7 @@ impl Connection {
         let limit = if sasl || auth { Input::MAX_AUTH_LINE } else { self.limits().command_line };
         match self.input.line(limit) {
             Line::Whole { bytes, bare_lf } => {
+                self.tally.commands = self.tally.commands.saturating_add(1);
                 self.event(Event::Line { bytes: &bytes, bare_lf }, now);
                 None
             }
@@ -211,23 +227,17 @@ impl Connection {
         }
     }
 
-    fn next_content(
-        &mut self,
-        mut receiver: Receiver,
-        content: Content,
-        since: Instant,
-        now: Now,
-    ) -> Option<Step> {
+    fn next_content(&mut self, mut receiver: Receiver, since: Instant, now: Now) -> Option<Step> {
         let mut chunk = Vec::new();
         let (used, end) = receiver.take(self.input.as_slice(), &mut chunk, limits::CHUNK);
         self.input.consume(used);
-        let wanted = content == Content::Keep && self.taken == Taken::Whole && !chunk.is_empty();
+        let wanted = self.taken == Taken::Whole && !chunk.is_empty();
         let step = wanted.then_some(Step::Content(chunk));
         if let Some(end) = end {
             self.mode = Mode::Ended(end);
             return step;
         }
-        self.mode = Mode::Data { receiver, content, since };
+        self.mode = Mode::Data { receiver, since };
         if step.is_some() || used > 0 {
             return step;
         }

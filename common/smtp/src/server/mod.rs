@@ -11,7 +11,7 @@ mod session;
 mod transaction;
 
 pub use crate::refusal::Said;
-pub use connection::{Connection, Step};
+pub use connection::{Connection, Step, Tally};
 pub use session::{Action, Event, Session};
 
 use crate::{

@@ -61,23 +61,14 @@ pub enum Action {
     Forget,
     /// Do the handshake; what was received and not read is to be dropped.
     StartTls,
-    /// Read a message; whether its content is wanted.
-    ReadData(Content),
+    /// Read a message.
+    ReadData,
     /// Wait before going on.
     Pause(Duration),
     /// Enter or leave slow mode: one read a second, one octet a second.
     Slow(bool),
     /// End the connection.
     Close,
-}
-
-/// Whether anybody takes the content of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// It goes to the store.
-    Keep,
-    /// It is read and dropped.
-    Discard,
 }
 
 /// What was counted.

@@ -2,7 +2,7 @@
 
 use super::{
     Begin, Now, Question, Role, limits,
-    session::{Action, Content, Phase, Session, Taken},
+    session::{Action, Phase, Session, Taken},
 };
 use crate::{
     CommitRefused, DataEnd, DataRefused, ForwardPath, Hold, Mail, MailRefused, RcptRefused,
@@ -15,14 +15,9 @@ pub(super) struct Transaction {
     null: bool,
     smtputf8: bool,
     requiretls: bool,
-    /// RCPT commands the store was asked about.
-    tried: u32,
     accepted: u32,
     /// The first accepted recipient.
     first: Option<ForwardPath>,
-    /// The first recipient does not exist. RCPT said 250 all the same, so that nobody can try
-    /// names out without sending a message for each; DATA will say 550.
-    unknown: bool,
 }
 
 impl Session {
@@ -48,10 +43,8 @@ impl Session {
                     null: begin.from == ReversePath::Null,
                     smtputf8: begin.params.smtputf8,
                     requiretls: begin.params.requiretls,
-                    tried: 0,
                     accepted: 0,
                     first: None,
-                    unknown: false,
                 };
                 self.ask(Question::Begin(begin), Phase::BeginAsked(transaction))
             }
@@ -121,7 +114,7 @@ impl Session {
         path: ForwardPath,
         needs: RcptNeeds,
     ) -> Phase {
-        let Some(mut open) = open else {
+        let Some(open) = open else {
             return self.out_of_order(None, "Say MAIL first");
         };
         let mx = self.settings.role == Role::Mx;
@@ -131,8 +124,7 @@ impl Session {
             Some(RcptRefused::TlsFirst)
         } else if matches!(path, ForwardPath::Literal(..)) {
             Some(RcptRefused::Literal)
-        } else if open.unknown
-            || open.accepted >= self.settings.limits.recipients
+        } else if open.accepted >= self.settings.limits.recipients
             // A DSN goes to whoever sent the mail: one address.
             || (mx && open.null && open.accepted > 0)
         {
@@ -143,7 +135,6 @@ impl Session {
         if let Some(why) = refusal {
             return self.recipient_refused(open, &why);
         }
-        open.tried = open.tried.saturating_add(1);
         self.ask(Question::Recipient(path.clone()), Phase::RecipientAsked(open, path))
     }
 
@@ -153,12 +144,10 @@ impl Session {
         path: ForwardPath,
         answer: Result<(), RcptRefused>,
     ) -> Phase {
-        let first = open.tried == 1 && self.settings.role == Role::Mx;
-        match answer {
-            Ok(()) => open.accepted = open.accepted.saturating_add(1),
-            Err(RcptRefused::UnknownLocalpart) if first => open.unknown = true,
-            Err(why) => return self.recipient_refused(open, &why),
+        if let Err(why) = answer {
+            return self.recipient_refused(open, &why);
         }
+        open.accepted = open.accepted.saturating_add(1);
         open.first.get_or_insert(path);
         self.reply(Reply::new(250, (2, 1, 5), "Recipient ok"));
         Phase::Open(open)
@@ -183,7 +172,6 @@ impl Session {
 
     pub(super) fn data(&mut self, open: Option<Transaction>) -> Phase {
         match open {
-            Some(open) if open.unknown => self.receive(open, Content::Discard),
             Some(open) if open.accepted > 0 => self.ask(Question::OpenData, Phase::DataAsked(open)),
             open => self.out_of_order(open, "No recipient"),
         }
@@ -195,7 +183,7 @@ impl Session {
         answer: Result<(), DataRefused>,
     ) -> Phase {
         match answer {
-            Ok(()) => self.receive(open, Content::Keep),
+            Ok(()) => self.receive(open),
             Err(why) => {
                 self.failed();
                 let close = matches!(&why, DataRefused::Said(said) if said.close);
@@ -205,9 +193,9 @@ impl Session {
         }
     }
 
-    fn receive(&mut self, open: Transaction, content: Content) -> Phase {
+    fn receive(&mut self, open: Transaction) -> Phase {
         self.reply(Reply::plain(354, "Go ahead, end with a dot on a line of its own"));
-        self.actions.push(Action::ReadData(content));
+        self.actions.push(Action::ReadData);
         Phase::Receiving(open)
     }
 
@@ -222,9 +210,6 @@ impl Session {
             Some(CommitRefused::Defect(defect))
         } else if end.received > self.settings.limits.received {
             Some(CommitRefused::Loop)
-        } else if open.unknown {
-            self.pause(limits::UNKNOWN_PAUSE);
-            Some(CommitRefused::UnknownLocalpart)
         } else if taken == Taken::Lost {
             Some(CommitRefused::Unavailable)
         } else if self.settings.role == Role::Submission && !end.separator {
@@ -275,10 +260,15 @@ impl Session {
 
     fn message_refused(&mut self, why: &CommitRefused) -> Phase {
         self.failed();
-        let judged = matches!(why, CommitRefused::Said(_));
-        let close = matches!(why, CommitRefused::Said(said) if said.close);
-        if judged && self.settings.role == Role::Mx {
-            self.slow(true);
+        let mut close = false;
+        if let CommitRefused::Said(said) = why {
+            close = said.close;
+            if said.is_unknown_recipient() {
+                self.pause(limits::UNKNOWN_PAUSE);
+            }
+            if self.settings.role == Role::Mx {
+                self.slow(true);
+            }
         }
         let reply = Reply::from(why);
         // RFC 5321 §4.1.1.4: whatever the answer, the transaction is over.
