@@ -11,6 +11,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use daemon::{
@@ -30,6 +31,11 @@ use crate::identity::Identity;
 /// connector for each process it talks to.
 const UNREAD: usize = 4096;
 
+/// Reports of one process in [`WINDOW`]; an honest one sends a handful. One that was taken over
+/// must not keep us busy.
+const REPORTS: u32 = 64;
+const WINDOW: Duration = Duration::from_secs(5);
+
 /// What happens to a process, with the number of its life.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -42,7 +48,7 @@ pub(crate) struct Event {
 pub(crate) enum What {
     /// It said this.
     Said(Report),
-    /// It said what is none of ours, or brought a descriptor: it was taken over or is broken.
+    /// It said what is none of ours, brought a descriptor, or flooded: taken over or broken.
     Nonsense,
     /// It ended.
     Ended(Exit),
@@ -132,17 +138,24 @@ async fn deliver(channel: Rc<Channel>, mut unread: mpsc::Receiver<(Vec<u8>, Vec<
     }
 }
 
-/// Passes on what it says until it has closed its end or talks nonsense.
+/// Passes on what it says until it has closed its end, talks nonsense or floods.
 async fn listen(channel: &Channel, life: u64, events: &mpsc::Sender<Event>) {
+    let (mut window, mut reports) = (Instant::now(), 0);
     loop {
         // One octet more than a report, so that a longer packet is seen and refused.
         let received = channel.receive(REPORT_OCTETS + 1, Expect::Exactly(0)).await;
         let what = match received {
             Ok(None) => return,
-            Ok(Some(received)) => match Report::decode(&received.bytes) {
-                Ok(report) => What::Said(report),
-                Err(_) => What::Nonsense,
-            },
+            Ok(Some(received)) => {
+                if window.elapsed() >= WINDOW {
+                    (window, reports) = (Instant::now(), 0);
+                }
+                reports += 1;
+                match Report::decode(&received.bytes) {
+                    Ok(report) if reports <= REPORTS => What::Said(report),
+                    Ok(_) | Err(_) => What::Nonsense,
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => What::Nonsense,
             Err(_) => return,
         };

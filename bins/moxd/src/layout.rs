@@ -51,9 +51,7 @@ impl Layout {
         run: &Path,
         identities: &Identities,
     ) -> anyhow::Result<Self> {
-        if !data.exists() {
-            make_with_parents(data)?;
-        }
+        make_parents(data)?;
         searchable_parents(data, identities)?;
         let own = identities.own;
         // Roles must reach their folders in it, and need not list it.
@@ -121,10 +119,17 @@ fn folder(path: &Path, owner: Identity, mode: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn make_with_parents(path: &Path) -> anyhow::Result<()> {
-    let parent = path.parent().context("the data folder needs a parent")?;
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
-    made.with_context(|| format!("make {}", parent.display()))
+/// Makes the missing parents so that the roles can pass them, whatever the umask says.
+fn make_parents(path: &Path) -> anyhow::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
+    for parent in missing.into_iter().rev() {
+        let shown = parent.display();
+        std::fs::create_dir(parent).with_context(|| format!("make the folder {shown}"))?;
+        std::fs::set_permissions(parent, PermissionsExt::from_mode(0o755))
+            .with_context(|| format!("set the mode of {shown}"))?;
+    }
+    Ok(())
 }
 
 /// A role reaches its own folder by its path, so its uid must be able to pass every parent.

@@ -14,6 +14,7 @@ mod backoff;
 mod binaries;
 mod child;
 mod control;
+mod ending;
 mod files;
 mod handover;
 mod identity;
@@ -27,6 +28,7 @@ mod supervise;
 mod table;
 mod tree;
 mod trial;
+mod wires;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd as _, IntoRawFd as _, OwnedFd},
         linux::net::SocketAddrExt as _,
         unix::{
             ffi::OsStrExt as _,
@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use sandbox::channel::{Expect, recv_with_fds, send_with_fds, seqpacket_pair, set_nonblocking};
 
 /// The first descriptor systemd passes.
 const FIRST: i32 = 3;
@@ -64,21 +65,40 @@ impl Notify {
     }
 }
 
-/// Sockets systemd bound for us. Which is which, their addresses say.
+/// Sockets systemd bound for us; which is which, their addresses say. To be called before anything
+/// else is open.
+///
+/// Descriptors by number are nobody's in Rust. Our own pidfd gives owned copies, but the numbers
+/// themselves would stay open for ever (a port that the settings give up would go on listening),
+/// so the copies go through a packet socket at descriptor 0 while all numbers are closed.
 pub(crate) fn listen_fds() -> anyhow::Result<Vec<OwnedFd>> {
     let text = |name| std::env::var(name).unwrap_or_default();
     if text("LISTEN_PID").parse() != Ok(std::process::id()) {
         return Ok(Vec::new());
     }
     let count = text("LISTEN_FDS").parse::<i32>().context("LISTEN_FDS")?.clamp(0, MOST);
-    // Descriptors by number are taken over through our own pidfd: it gives owned ones.
     let own = pidfd_open(getpid(), PidfdFlags::empty()).context("open ourselves")?;
-    let mut sockets = Vec::new();
+    let (from, to) = seqpacket_pair()?;
+    // Nobody reads until all is sent: what does not fit is an error, not a wait.
+    set_nonblocking(&from, true)?;
     for number in FIRST..FIRST + count {
         let socket = pidfd_getfd(&own, number, PidfdGetfdFlags::empty());
         let socket = socket.with_context(|| format!("take descriptor {number} over"))?;
-        sandbox::channel::set_nonblocking(&socket, true)?;
-        sockets.push(socket);
+        send_with_fds(&from, b"socket", &[socket.as_fd()]).context("keep a socket")?;
+    }
+    rustix::stdio::dup2_stdin(&to)?;
+    // Given up, so that nobody owns what is closed next.
+    for descriptor in [own, from, to] {
+        let _number = descriptor.into_raw_fd();
+    }
+    sandbox::process::close_inherited_from(FIRST.cast_unsigned())?;
+    let kept = sandbox::process::take_supervision_socket()?;
+    let mut sockets = Vec::new();
+    while let Some(received) = recv_with_fds(&kept, 16, Expect::Exactly(1))? {
+        for socket in received.descriptors {
+            set_nonblocking(&socket, true)?;
+            sockets.push(socket);
+        }
     }
     Ok(sockets)
 }

@@ -61,6 +61,7 @@ enum End {
 /// Runs to the end; comes back only for good.
 pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
     let mut handed = handover::receive()?;
+    let activated = if handed.is_none() { listen_fds()? } else { Vec::new() };
     let our_path = binaries::our_file()?;
     let our_binary = OwnedFd::from(std::fs::File::open(&our_path).context("open our own file")?);
     let mut settings = run.source.load()?;
@@ -69,7 +70,7 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
     // Ports first: if another server has them, nothing else should have happened.
     let mut ports = match handed.as_mut() {
         Some(handed) => Ports::inherited(std::mem::take(&mut handed.ports)),
-        None => Ports::activated(listen_fds()?)?,
+        None => Ports::activated(activated)?,
     };
     ports.apply(&settings, run.source.missing())?;
     let layout = Layout::prepare(&settings.data_dir, run.run_folder, &identities)?;
@@ -94,11 +95,14 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let fresh = handed.as_ref().is_some_and(|handed| !handed.back);
-    let (end, ground) = local.block_on(&runtime, live(run, ground, fresh))?;
+    let (end, ground) = local.block_on(&runtime, live(run, ground, fresh, &our_path))?;
     let error = match (end, &handed) {
         (End::Stopped, _) => return Ok(()),
         (End::Upgrade, _) | (End::CallOldBack, None) => {
             let way = Way::Forth(&our_path);
+            let error = handover::exec(&way, &ground.ports, &ground.binaries, &our_binary);
+            tracing::error!(%error, "the installed build cannot be run, this one goes on");
+            let way = Way::Back(&our_binary);
             handover::exec(&way, &ground.ports, &ground.binaries, &our_binary)
         }
         (End::CallOldBack, Some(Handed { moxd, binaries, .. })) => {
@@ -147,7 +151,12 @@ fn shed_rights(identities: &Identities) {
     }
 }
 
-async fn live(run: &Run<'_>, ground: Ground, fresh: bool) -> anyhow::Result<(End, Ground)> {
+async fn live(
+    run: &Run<'_>,
+    ground: Ground,
+    fresh: bool,
+    our_path: &Path,
+) -> anyhow::Result<(End, Ground)> {
     let notify = Notify::from_env();
     let (events, mut happened) = mpsc::channel(EVENTS);
     let (orders, mut given) = mpsc::channel(1);
@@ -186,7 +195,6 @@ async fn live(run: &Run<'_>, ground: Ground, fresh: bool) -> anyhow::Result<(End
         }
         tokio::select! {
             biased;
-            Some(event) = happened.recv() => tree.on_event(&event),
             asked = signals.next() => match asked {
                 Asked::Stop => stop(&mut tree, &notify),
                 Asked::Reload => {
@@ -197,11 +205,18 @@ async fn live(run: &Run<'_>, ground: Ground, fresh: bool) -> anyhow::Result<(End
             },
             Some((order, answer)) = given.recv() => {
                 if order == Order::Upgrade {
+                    if let Err(why) = Binaries::open(our_path) {
+                        // Better told now than after everything has drained.
+                        let _ = answer.send(Err(format!("nothing to upgrade to: {why:#}")));
+                        continue;
+                    }
                     end = End::Upgrade;
                 }
                 obey(order, answer, &mut tree, run, &notify);
             }
-            _ = alive.tick() => notify.say("WATCHDOG=1"),
+            _ = alive.tick(), if notify.watchdog.is_some() => notify.say("WATCHDOG=1"),
+            // Below orders: what processes say must never keep the administrator waiting.
+            Some(event) = happened.recv() => tree.on_event(&event),
             () = tokio::time::sleep_until(due.into()) => {}
         }
     }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use config::{Level, Static};
-use daemon::supervision::{Gift, Message, Report, Start};
-use ipc::{Carries, Role};
+use daemon::supervision::{Message, Report, Start};
+use ipc::Role;
 use sandbox::process::Exit;
 use tokio::sync::mpsc;
 
@@ -24,6 +24,7 @@ use crate::{
     layout::Layout,
     logs::Logs,
     ports::Ports,
+    wires::Held,
 };
 
 /// How long a process may drain.
@@ -75,32 +76,17 @@ pub(crate) struct Running {
     planned: bool,
     pub(crate) kill_at: Option<Instant>,
     /// Ends of connectors for its peers: they get them when it serves.
-    held: Vec<(Key, u64, Gift, OwnedFd)>,
+    held: Vec<Held>,
 }
 
 /// What the tree is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(crate) enum Mode {
     Running,
-    /// Draining, group by group of [`ENDING`].
+    /// Draining, group by group of [`crate::ending`].
     Stopping(usize),
     Down,
 }
-
-/// The order of the end: who brings work in goes first, who carries it out last.
-const ENDING: [&[Role]; 4] = [
-    &[
-        Role::SmtpdMx,
-        Role::SmtpdSubmission,
-        Role::ImapdFront,
-        Role::ImapdSession,
-        Role::HttpdWeb,
-        Role::HttpdAdmin,
-    ],
-    &[Role::QueueRunner],
-    &[Role::Accountd],
-    &[Role::Parser, Role::Outbound, Role::Resolver, Role::Keyholder],
-];
 
 /// All processes.
 pub(crate) struct Tree {
@@ -108,7 +94,7 @@ pub(crate) struct Tree {
     pub(crate) slots: BTreeMap<Key, Slot>,
     events: mpsc::Sender<Event>,
     lives: u64,
-    mode: Mode,
+    pub(crate) mode: Mode,
     next_look: Instant,
 }
 
@@ -256,7 +242,11 @@ impl Tree {
             role,
             binary: &binary,
             identity: ground.identities.given(role),
-            log: ground.logs.stream(role)?,
+            log: ground.logs.stream(role).unwrap_or_else(|error| {
+                // A journal that restarts must not keep the mail waiting.
+                tracing::error!(%role, %error, "no log stream, it logs to ours");
+                std::process::Stdio::inherit()
+            }),
         };
         let slice = ground.settings.slice(role.name()).expect("every role has a slice");
         let slice = sandbox::memfd::sealed("slice", &slice)?;
@@ -308,54 +298,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Listeners, files and figures of a process.
-    fn gifts(&self, (role, _): Key) -> anyhow::Result<Vec<(Gift, OwnedFd)>> {
-        let mut gifts = Vec::new();
-        for (name, socket) in self.ground.ports.of(role) {
-            gifts.push((Gift::Listener(name.to_owned()), socket.try_clone()?));
-        }
-        if role == Role::Keyholder {
-            gifts.extend(crate::files::of_keyholder(&self.ground.settings)?);
-        }
-        if role == Role::HttpdAdmin {
-            for ((role, instance), slot) in &self.slots {
-                let figures = sandbox::figures::read_only(&slot.figures)?;
-                gifts.push((Gift::Figures(*role, *instance), figures));
-            }
-        }
-        Ok(gifts)
-    }
-
-    /// A new connector for each process that runs at the other end of an edge: our ends, and those
-    /// of the peers, which are held until this one serves.
-    #[expect(clippy::type_complexity, reason = "two lists, taken apart at once by the one caller")]
-    fn connectors(
-        &self,
-        (role, instance): Key,
-    ) -> anyhow::Result<(Vec<(Gift, OwnedFd)>, Vec<(Key, u64, Gift, OwnedFd)>)> {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for ((peer, n), slot) in &self.slots {
-            let Some(running) = &slot.now else { continue };
-            let asks = ipc::edge(role, *peer);
-            let serves = ipc::edge(*peer, role);
-            let Some(edge) = asks.or(serves) else { continue };
-            // A hand-over carries as much as a connection does; all connectors are alike.
-            debug_assert!(matches!(
-                edge.carries,
-                Carries::Rpc | Carries::RpcAndSigningSlots | Carries::HandOver
-            ));
-            let (a, b) = sandbox::channel::seqpacket_pair()?;
-            let (here, there) = if asks.is_some() {
-                (Gift::ToServer(*peer, *n), Gift::FromClient(role, instance))
-            } else {
-                (Gift::FromClient(*peer, *n), Gift::ToServer(role, instance))
-            };
-            ours.push((here, a));
-            theirs.push(((*peer, *n), running.life, there, b));
-        }
-        Ok((ours, theirs))
-    }
-
     /// Something happened to a process.
     pub(crate) fn on_event(&mut self, event: &Event) {
         let found = self.slots.iter_mut().find_map(|(key, slot)| {
@@ -389,7 +331,7 @@ impl Tree {
         running.layers = layers;
         slot.ever_ready = true;
         tracing::info!(process = %name(key), "ready");
-        for (peer, life, gift, descriptor) in std::mem::take(&mut running.held) {
+        for Held { peer, life, gift, descriptor } in std::mem::take(&mut running.held) {
             let peer_now = self.slots.get(&peer).and_then(|slot| slot.now.as_ref());
             // A peer that was restarted meanwhile has made a connector of its own.
             if let Some(peer_now) = peer_now.filter(|now| now.life == life)
@@ -476,41 +418,6 @@ impl Tree {
         }
     }
 
-    /// Begins to end everything.
-    pub(crate) fn go_down(&mut self) {
-        if self.mode == Mode::Running {
-            self.mode = Mode::Stopping(0);
-            self.drain_group(0);
-            self.go_down_further();
-        }
-    }
-
-    fn drain_group(&mut self, group: usize) {
-        let keys: Vec<Key> =
-            self.slots.keys().filter(|(role, _)| ENDING[group].contains(role)).copied().collect();
-        for key in keys {
-            self.drain(key);
-        }
-    }
-
-    fn go_down_further(&mut self) {
-        while let Mode::Stopping(group) = self.mode {
-            let left = self
-                .slots
-                .iter()
-                .any(|((role, _), slot)| slot.now.is_some() && ENDING[group].contains(role));
-            if left {
-                return;
-            }
-            if group + 1 == ENDING.len() {
-                self.mode = Mode::Down;
-                return;
-            }
-            self.mode = Mode::Stopping(group + 1);
-            self.drain_group(group + 1);
-        }
-    }
-
     /// Looks at heartbeats and log files.
     fn look(&mut self, now: Instant) {
         for (key, slot) in &mut self.slots {
@@ -554,22 +461,4 @@ fn require_bits(settings: &Static) -> u8 {
             config::Layer::Seccomp => 4,
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everyone_ends_once_and_clients_before_their_servers() {
-        let group = |role: Role| ENDING.iter().position(|roles| roles.contains(&role)).unwrap();
-        for role in Role::ALL {
-            let times: usize =
-                ENDING.iter().map(|g| g.iter().filter(|r| **r == role).count()).sum();
-            assert_eq!(times, 1, "{role}");
-        }
-        for edge in ipc::WIRING {
-            assert!(group(edge.client) <= group(edge.server), "{} {}", edge.client, edge.server);
-        }
-    }
 }

@@ -10,10 +10,10 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
-        unix::{fs::PermissionsExt, process::CommandExt as _},
+        unix::{fs::PermissionsExt, net::UnixDatagram, process::CommandExt as _},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
@@ -383,8 +383,9 @@ fn planned_ends_are_no_faults(tree: &Tree) {
     }
     // Nor are the deaths that are its job.
     for _ in 0..10 {
+        let before = lives(&tree.row("parser"));
         kill(tree.pid("parser"));
-        tree.wait_for("parser is back", || tree.row("parser")["state"] == "serving");
+        tree.wait_for("parser is back", || lives(&tree.row("parser")) == before + 1);
         tree.wait_until_whole();
     }
     assert_eq!(tree.row("parser")["faults"], 0);
@@ -528,12 +529,31 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
         std::os::unix::fs::chown(folder, uid, uid).unwrap();
     }
     write(base, "");
-    let mut command = Command::new(binaries.path().join("moxd"));
-    command.arg("serve").arg("--config").arg(&file);
+    // As systemd starts it: with a way to be told, and with one port bound already.
+    let told = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    std::fs::set_permissions(dir.path().join("notify"), PermissionsExt::from_mode(0o777)).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let state = || {
+        let mut octets = [0; 256];
+        let length = told.recv(&mut octets).unwrap();
+        String::from_utf8(octets[..length].to_vec()).unwrap()
+    };
+    let bound = TcpListener::bind(("127.0.0.1", base)).unwrap();
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ exec \"$0\" serve --config \"$1\""])
+        .arg(binaries.path().join("moxd"))
+        .arg(&file)
+        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_PID", "")
+        .stdin(Stdio::from(OwnedFd::from(bound)));
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);
     }
     let mut moxd = Ended(command.spawn().unwrap());
+    // It holds the listener too.
+    drop(command);
     let control = data.join("run/control/moxd");
     let table = || -> Vec<Value> {
         let lines = orders::give(&control, Order::Processes).unwrap_or_default();
@@ -557,6 +577,7 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
             && BufReader::new(&stream).read_line(&mut answer).is_ok()
             && answer.trim_end().parse().ok() == pid("smtpd-mx")
     };
+    assert_eq!(state(), "READY=1");
     wait("everything serves", &whole);
     assert!(answers(base));
     assert_eq!(pid("imapd-front"), None, "nobody serves what is not configured");
@@ -569,6 +590,9 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
     assert!(answers(base));
 
     write(base + 1, "");
+    for begins in ["RELOADING=1\nMONOTONIC_USEC=", "READY=1"] {
+        assert!(state().starts_with(begins));
+    }
     let replaced = orders::give(&control, Order::Reload).unwrap();
     assert_eq!(replaced, ["smtpd-mx is replaced"]);
     wait("the new port answers", &|| whole() && answers(base + 1));

@@ -451,6 +451,16 @@ mod tests {
     }
 
     #[test]
+    fn the_packaged_file_is_understood() {
+        let packaged = include_str!("../../../packaging/mox.toml");
+        let read = Static::parse(packaged, "packaging/mox.toml").unwrap();
+        assert_eq!(read.limits, Limits::default(), "it shows the defaults");
+        let commented = packaged.replace("# retry", "retry").replace("# imap", "imap");
+        let read = Static::parse(&commented, "packaging/mox.toml").unwrap();
+        assert_eq!(read.queue, Queue::default());
+    }
+
+    #[test]
     fn all_faults_come_together_with_their_places() {
         let text = "hostnme = \"a.example\"\n[log]\nlevel = \"loud\"\n[listener.x]\nips = [\"1.2.3\"]\n\
                     [listener.x.smtp]\nport = 0\nstartls = true\n";
