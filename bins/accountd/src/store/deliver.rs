@@ -169,7 +169,20 @@ impl Index {
 
     /// Bytes left under the quota. What is expunged and not erased yet still counts: else filling
     /// and expunging in turn would fill the disk.
+    ///
+    /// A disk that is nearly full takes no new mail at all.
     fn room(&mut self) -> Result<u64, StoreError> {
+        let keep = self.tuning.keep_free;
+        if keep > 0 {
+            let space = self
+                .ports
+                .disk
+                .space(&self.folder)
+                .map_err(|e| Error::file("room on the disk", &e))?;
+            if space.free < keep.min(space.total / 20) {
+                return Err(StoreError::DiskFull);
+            }
+        }
         let Some(quota) = self.shared.quota() else { return Ok(u64::MAX) };
         let meta = self.database.read(super::index::load_meta)?;
         Ok(quota.saturating_sub(meta.bytes_live + meta.bytes_pending))
@@ -273,14 +286,24 @@ impl Index {
         })?;
         let new = Tail::create(self.ports.disk.as_ref(), &self.folder, id)?;
         let old = self.tail.as_ref().map(|t| (t.id, t.len));
-        self.transact(|tx| {
+        let done = self.transact(|tx| {
             if let Some((old, len)) = old {
                 let seal = "UPDATE segment SET sealed = 1, len = ?2 WHERE id = ?1";
                 tx.c.execute(seal, params![old, len])?;
             }
             tx.c.execute("INSERT INTO segment VALUES (?1, 0, 0, 0)", [id])?;
             Ok(())
-        })?;
+        });
+        if let Err(error) = done {
+            // Its row is not there, so nothing names it; were it left, the next opening would set it
+            // aside. After a failed sync the row may be there: then the process ends.
+            if !matches!(error, StoreError::Stopped)
+                && let Err(left) = self.ports.disk.remove(&segments::path(&self.folder, id))
+            {
+                tracing::warn!(account = %self.shared.id, error = %left, "unused segment left");
+            }
+            return Err(error);
+        }
         self.tail = Some(new);
         Ok(())
     }

@@ -75,19 +75,21 @@ impl Store {
     /// [`StoreError::NoSuchAccount`], or temporary ones.
     pub async fn remove_account(&self, id: AccountId) -> Result<(), StoreError> {
         let account = self.account(id);
-        self.pool.close(&account.shared).await?;
-        let root = self.pool.root();
         let disk = Arc::clone(&self.pool.ports().disk);
-        let (from, to) = (root.join(id.to_string()), root.join(format!("{REMOVED}{id}")));
-        if !disk.exists(&from) {
-            return Err(StoreError::NoSuchAccount);
-        }
-        disk.rename(&from, &to).map_err(|e| Error::file("remove an account", &e))?;
-        disk.sync_dir(root).map_err(|e| Error::sync("folder of accounts", &e))?;
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.remove(&id);
-        drop(accounts);
-        disk.remove_tree(&to).map_err(|e| Error::file("remove an account", &e))?;
+        let root = self.pool.root().to_owned();
+        let removal = move || {
+            let (from, to) = (root.join(id.to_string()), root.join(format!("{REMOVED}{id}")));
+            if !disk.exists(&from) {
+                return Err(StoreError::NoSuchAccount);
+            }
+            disk.rename(&from, &to).map_err(|e| Error::file("remove an account", &e))?;
+            disk.sync_dir(&root).map_err(|e| Error::sync("folder of accounts", &e))?;
+            // Gone for good from here on; a crash leaves files for the next start to remove.
+            disk.remove_tree(&to).map_err(|e| Error::file("remove an account", &e))?;
+            Ok(())
+        };
+        self.pool.close(&account.shared, removal).await?;
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         Ok(())
     }
 

@@ -57,7 +57,10 @@ impl Account {
         work: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let outcome = self.pool.read(&self.shared, work).await;
-        if let Err(StoreError::Damaged(why)) = &outcome {
+        // One that could not be opened has raised its alarm already.
+        if let Err(StoreError::Damaged(why)) = &outcome
+            && self.shared.is_ready()
+        {
             self.pool.alarm(self.shared.id, why);
         }
         outcome

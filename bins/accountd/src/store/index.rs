@@ -81,6 +81,9 @@ pub struct Tuning {
     pub keep_expunged: u32,
     /// And how long.
     pub keep_expunged_for: Duration,
+    /// Room that new mail must leave on the disk, or a twentieth of it if that is less: deleting and
+    /// compacting need some.
+    pub keep_free: u64,
 }
 
 impl Default for Tuning {
@@ -93,6 +96,7 @@ impl Default for Tuning {
             erase_hold: Duration::from_secs(60),
             keep_expunged: 100_000,
             keep_expunged_for: Duration::from_secs(365 * 24 * 3600),
+            keep_free: 1 << 30,
         }
     }
 }

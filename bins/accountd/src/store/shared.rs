@@ -52,6 +52,10 @@ impl Shared {
         }
     }
 
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
     pub(crate) fn modseq(&self) -> ModSeq {
         *self.modseq.borrow()
     }

@@ -1,7 +1,7 @@
 //! Compares an account with what it should be (account-store §12), while it is in use.
 //!
-//! The checks are steps; each is one job of the account's writer and one transaction, so each sees
-//! one state, and deliveries come in between. What is long (content) goes in slices. With `fix`,
+//! The checks are steps; each is one job and one transaction, so each sees one state, and deliveries
+//! come in between; what only reads is a reader's job. What is long (content) goes in slices. With `fix`,
 //! counters are set to what they count, orphans are put on the list of what is to be erased; all
 //! else is reported and left for a person.
 
@@ -10,7 +10,7 @@ use super::{
     deliver::bits,
     index::{Index, load_meta},
     mailbox, read, reputation,
-    segments::{self, FRAME, Position},
+    segments::{self, FRAME, Position, SegmentFiles},
     shared::Shared,
     types::{ContentId, Flags, KeywordBits, MailboxId},
     worker::Pool,
@@ -153,7 +153,11 @@ pub(crate) async fn run(
     for step in STEPS {
         let mut next = Some(step);
         while let Some(step) = next {
-            let (part, after, left) = pool.write(shared, move |i| take(i, step, fix)).await?;
+            let (part, after, left) = if step.only_reads() {
+                pool.read(shared, move |v| look(v.connection, v.files, step)).await?
+            } else {
+                pool.write(shared, move |i| take(i, step, fix)).await?
+            };
             found.join(part);
             done += 1;
             progress(Progress { done, of: STEPS.len() as u64 + left });
@@ -178,26 +182,59 @@ pub(crate) fn all(index: &mut Index, fix: bool) -> Result<Vec<Finding>, StoreErr
     Ok(found.finish())
 }
 
-/// Takes a step: what it found, the step that goes on with it, how many are left.
-fn take(
-    index: &mut Index,
-    step: Step,
-    fix: bool,
-) -> Result<(Found, Option<Step>, u64), StoreError> {
+impl Step {
+    /// Whether a reader can take it, so that deliveries need not wait.
+    fn only_reads(self) -> bool {
+        match self {
+            Self::Structure
+            | Self::Sequences
+            | Self::Names
+            | Self::Threads
+            | Self::Annotations
+            | Self::Content(_) => true,
+            // These mend what they find, or compare rows with files that a writer changes.
+            Self::Counters | Self::Refcounts | Self::Segments | Self::Junk => false,
+        }
+    }
+}
+
+/// What a step found, the step that goes on with it, how many are left.
+type Taken = (Found, Option<Step>, u64);
+
+/// Takes a step that only reads.
+fn look(c: &Connection, files: &SegmentFiles, step: Step) -> Result<Taken, StoreError> {
     let mut found = Found::default();
     match step {
-        Step::Structure => index.database.read(|c| structure(c, &mut found))?,
-        Step::Sequences => index.database.read(|c| sequences(c, &mut found))?,
-        Step::Names => index.database.read(|c| names(c, &mut found))?,
+        Step::Structure => structure(c, &mut found)?,
+        Step::Sequences => sequences(c, &mut found)?,
+        Step::Names => names(c, &mut found)?,
+        Step::Threads => threads(c, &mut found)?,
+        Step::Annotations => annotations(c, &mut found)?,
+        Step::Content(from) => {
+            let (next, left) = contents(c, files, from, &mut found)?;
+            return Ok((found, next.map(Step::Content), left));
+        }
+        Step::Counters | Step::Refcounts | Step::Segments | Step::Junk => {}
+    }
+    Ok((found, None, 0))
+}
+
+/// Takes any step.
+fn take(index: &mut Index, step: Step, fix: bool) -> Result<Taken, StoreError> {
+    let mut found = Found::default();
+    match step {
         Step::Counters => counters(index, fix, &mut found)?,
         Step::Refcounts => refcounts(index, fix, &mut found)?,
         Step::Segments => segment_files(index, &mut found)?,
-        Step::Threads => index.database.read(|c| threads(c, &mut found))?,
-        Step::Annotations => index.database.read(|c| annotations(c, &mut found))?,
         Step::Junk => junk(index, fix, &mut found)?,
-        Step::Content(from) => {
-            let (next, left) = contents(index, from, &mut found)?;
-            return Ok((found, next.map(Step::Content), left));
+        Step::Structure
+        | Step::Sequences
+        | Step::Names
+        | Step::Threads
+        | Step::Annotations
+        | Step::Content(_) => {
+            let files = &index.files;
+            return index.database.read(|c| look(c, files, step));
         }
     }
     Ok((found, None, 0))
@@ -565,8 +602,9 @@ fn annotations(c: &Connection, found: &mut Found) -> Result<(), StoreError> {
 /// Learns everything again and compares.
 fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreError> {
     type Counts = BTreeMap<String, (i64, i64)>;
+    type Learned = (Counts, (i64, i64));
     let mask = bits::TRAINED_JUNK | bits::TRAINED_HAM;
-    let work = |c: &Connection| -> Result<Option<(Counts, (i64, i64))>, StoreError> {
+    let work = |c: &Connection| -> Result<Option<Learned>, StoreError> {
         let count = "SELECT count(*) FROM msg WHERE expunged = 0 AND bits & ?1 <> 0";
         if c.query_row(count, [mask], |r| r.get::<_, i64>(0))? > MAX_RETRAINED {
             return Ok(None);
@@ -590,7 +628,7 @@ fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreErro
         }
         Ok(Some((words, all)))
     };
-    let kept = |c: &Connection| -> Result<(Counts, (i64, i64)), StoreError> {
+    let kept = |c: &Connection| -> Result<Learned, StoreError> {
         let mut query =
             c.prepare("SELECT word, ham, spam FROM junk_word WHERE ham > 0 OR spam > 0")?;
         let rows = query.query_map([], |r| Ok((r.get(0)?, (r.get(1)?, r.get(2)?))))?;
@@ -624,47 +662,40 @@ fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreErro
 
 /// Reads some contents whole. Says where to go on, and about how many steps are left.
 fn contents(
-    index: &mut Index,
+    c: &Connection,
+    files: &SegmentFiles,
     from: i64,
     found: &mut Found,
 ) -> Result<(Option<i64>, u64), StoreError> {
-    let files = &index.files;
-    index.database.read(|c| {
-        let mut query = c.prepare("SELECT id FROM content WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
-        let ids: Vec<i64> =
-            query.query_map([from, CONTENT_STEP], |r| r.get(0))?.collect::<Result<_, _>>()?;
-        let mut bytes = 0;
-        let mut next = None;
-        for id in &ids {
-            if bytes > CONTENT_BYTES {
-                next = Some(*id);
-                break;
-            }
-            let Some(p) = segments::position(c, ContentId(*id))? else { continue };
-            bytes += p.size;
-            if let Some(why) = damage(c, files, *id, &p)? {
-                found.add(Check::Content, format!("content {id}: {why}"), false);
-            }
+    let mut query = c.prepare("SELECT id FROM content WHERE id >= ?1 ORDER BY id LIMIT ?2")?;
+    let ids: Vec<i64> =
+        query.query_map([from, CONTENT_STEP], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let mut bytes = 0;
+    let mut next = None;
+    for id in &ids {
+        if bytes > CONTENT_BYTES {
+            next = Some(*id);
+            break;
         }
-        if next.is_none() && ids.len() as i64 == CONTENT_STEP {
-            next = ids.last().map(|id| id + 1);
+        let Some(p) = segments::position(c, ContentId(*id))? else { continue };
+        bytes += p.size;
+        if let Some(why) = damage(c, files, *id, &p)? {
+            found.add(Check::Content, format!("content {id}: {why}"), false);
         }
-        let left = match next {
-            Some(from) => {
-                let count = "SELECT count(*) FROM content WHERE id >= ?1";
-                c.query_row(count, [from], |r| r.get::<_, u64>(0))? / CONTENT_STEP.unsigned_abs()
-                    + 1
-            }
-            None => 0,
-        };
-        Ok((next, left))
-    })
+    }
+    if next.is_none() && ids.len() as i64 == CONTENT_STEP {
+        next = ids.last().map(|id| id + 1);
+    }
+    let Some(from) = next else { return Ok((None, 0)) };
+    let count = "SELECT count(*) FROM content WHERE id >= ?1";
+    let left = c.query_row(count, [from], |r| r.get::<_, u64>(0))?;
+    Ok((next, left / CONTENT_STEP.unsigned_abs() + 1))
 }
 
 /// What is wrong with the bytes of a content.
 fn damage(
     c: &Connection,
-    files: &segments::SegmentFiles,
+    files: &SegmentFiles,
     id: i64,
     p: &Position,
 ) -> Result<Option<String>, StoreError> {
@@ -675,6 +706,9 @@ fn damage(
         (Some(_), Some(_)) => return Ok(Some("is staged and in a segment".into())),
         (None, Some(len)) if len != p.zsize => return Ok(Some("has another length".into())),
         (None, Some(_)) | (Some(_), None) => {}
+    }
+    if p.frames.is_none() && p.size > FRAME as u64 {
+        return Ok(Some("lacks its list of frames".into()));
     }
     if p.frames.is_none() {
         return match files.compressed(c, ContentId(id), p) {

@@ -82,7 +82,8 @@ enum WriteJob {
     Deliver(Arc<Shared>, Box<NewMessage>, oneshot::Sender<Result<Delivered, StoreError>>),
     Run(Arc<Shared>, WriteWork),
     Create(Arc<Shared>, oneshot::Sender<Result<(), StoreError>>),
-    Close(Arc<Shared>, oneshot::Sender<()>),
+    /// Closes the account, then does this.
+    Close(Arc<Shared>, Box<dyn FnOnce() + Send>),
     Stop,
 }
 
@@ -258,8 +259,13 @@ impl Pool {
         wait.await.unwrap_or_else(|_| Err(self.lost()))
     }
 
-    /// Closes an account everywhere: before its folder goes.
-    pub(crate) async fn close(&self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+    /// Closes an account everywhere, then does `last` on its writer's thread: jobs that come later
+    /// find what that left.
+    pub(crate) async fn close<T: Send + 'static>(
+        &self,
+        shared: &Arc<Shared>,
+        last: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         shared.ready.store(false, Ordering::Release);
         let (answer, wait) = oneshot::channel();
         if let Some(reader) = self.readers.get(shard(shared.id, self.readers.len())) {
@@ -267,8 +273,9 @@ impl Pool {
             wait.await.map_err(|_| StoreError::Stopped)?;
         }
         let (answer, wait) = oneshot::channel();
-        self.send(shared.id, WriteJob::Close(Arc::clone(shared), answer))?;
-        wait.await.map_err(|_| StoreError::Stopped)
+        let last = Box::new(move || drop(answer.send(last())));
+        self.send(shared.id, WriteJob::Close(Arc::clone(shared), last))?;
+        wait.await.unwrap_or_else(|_| Err(self.lost()))
     }
 
     /// Opens the account if that has not been done in this life of the process.
@@ -276,7 +283,7 @@ impl Pool {
         if self.core.is_stopped() {
             return Err(StoreError::Stopped);
         }
-        if shared.ready.load(Ordering::Acquire) {
+        if shared.is_ready() {
             return Ok(());
         }
         self.write(shared, |_| Ok(())).await
@@ -374,10 +381,9 @@ impl Writer {
                     self.judge(&shared, health(&outcome));
                     drop(answer.send(outcome));
                 }
-                WriteJob::Close(shared, answer) => {
+                WriteJob::Close(shared, last) => {
                     self.open.remove(&shared.id);
-                    // Whoever asked may have gone.
-                    answer.send(()).unwrap_or_default();
+                    last();
                 }
                 WriteJob::Stop => return,
             }

@@ -2,7 +2,7 @@
 //! repeated.
 
 mod crash;
-// mod faults;
+mod faults;
 mod ledger;
 mod operations;
 mod threads;

@@ -160,3 +160,18 @@ fn a_full_disk_is_a_temporary_error_and_heals() {
     });
     store.stop();
 }
+
+#[test]
+fn a_nearly_full_disk_takes_no_new_mail() {
+    let world = World::new(35);
+    let tuning = crate::store::Tuning { keep_free: u64::MAX, ..small() };
+    let mut index = world.create(tuning);
+    let space = storage::Disk::space(&world.disk, world.root()).unwrap();
+    let has_room = space.free >= space.total / 20;
+    let outcome = index.deliver(&[message(inbox(), b"x".to_vec(), now(&world))]).pop().unwrap();
+    assert_eq!(outcome.is_ok(), has_room);
+    // A disk without any room, whatever this machine has.
+    world.disk.inject(Fault::Full(0));
+    let full = index.deliver(&[message(inbox(), b"x".to_vec(), now(&world))]).pop().unwrap();
+    assert!(matches!(full, Err(StoreError::DiskFull)));
+}

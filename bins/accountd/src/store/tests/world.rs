@@ -56,6 +56,7 @@ pub(super) fn small() -> Tuning {
         erase_hold: Duration::ZERO,
         keep_expunged: 30,
         keep_expunged_for: Duration::from_secs(365 * 24 * 3600),
+        keep_free: 0,
     }
 }
 
