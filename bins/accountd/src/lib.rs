@@ -2,8 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod administer;
 mod auth;
 mod directory;
 mod files;
+mod gate;
+mod intake;
+mod keys;
+mod outbox;
 mod peer;
+mod run;
+mod serve;
+mod service;
+mod signing;
 pub mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use run::{Allowed, Grants, run};

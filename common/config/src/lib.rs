@@ -20,6 +20,7 @@ mod problem;
 mod read;
 mod settings;
 pub mod slice;
+mod snapshot;
 mod units;
 
 pub use listener::{Certificate, Kind, Listener, Service, Tls};
@@ -28,3 +29,4 @@ pub use settings::{
     Authorities, Dns, DnsMode, Format, LEVELS, Layer, Level, Local, Log, Postmaster, Queue, Static,
     UIDS,
 };
+pub use snapshot::{Snapshot, SnapshotDomain};

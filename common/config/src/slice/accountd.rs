@@ -34,6 +34,9 @@ pub struct Accountd {
     /// IMAP sessions are this many processes; accounts are spread over them by hash.
     #[serde(default = "one")]
     pub imap_sessions: u16,
+    /// Services, as `LISTENER/KIND`, where log-in is allowed without TLS.
+    #[serde(default)]
+    pub clear_text_logins: Vec<String>,
     /// A development server: what to make if there is no directory yet. It also takes mail for any
     /// address of any domain (operation-and-cli §4).
     #[serde(default)]
@@ -52,6 +55,19 @@ fn message_size() -> u64 {
 
 fn one() -> u16 {
     1
+}
+
+/// Services that users log in to and that do not ask for TLS first.
+fn clear_text_logins(all: &Static) -> Vec<String> {
+    let mut names = Vec::new();
+    for (name, listener) in &all.listeners {
+        for (kind, service) in &listener.services {
+            if matches!(kind, Kind::Imap | Kind::Submission) && !service.require_tls {
+                names.push(slice::service_name(name, *kind));
+            }
+        }
+    }
+    names
 }
 
 impl Accountd {
@@ -76,6 +92,7 @@ impl Accountd {
             gate: all.limits.gate.clone(),
             delivery: all.limits.delivery.clone(),
             imap_sessions: all.imap_sessions,
+            clear_text_logins: clear_text_logins(all),
             seed: all.local.clone(),
         }
     }

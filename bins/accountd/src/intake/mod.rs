@@ -1,0 +1,10 @@
+//! Mail on its way into accounts: spooled as it arrives, parsed once, judged, stored.
+
+pub(crate) mod deliver;
+pub(crate) mod header;
+pub(crate) mod parse;
+pub(crate) mod recipients;
+pub(crate) mod refusal;
+pub(crate) mod special;
+pub(crate) mod spool;
+pub(crate) mod submit;

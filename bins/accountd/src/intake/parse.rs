@@ -1,0 +1,280 @@
+//! Has `parser` read a message, and believes nothing of what it says that does not fit the message.
+//!
+//! A message that ends its parser, or takes too long, gets a second try in another one, for the first
+//! may have died of its neighbour; then it is opaque octets, never refused for that and never tried
+//! a third time.
+
+use super::spool::Spooled;
+use crate::store::Facts;
+use ipc::{
+    Line, Unavailable, capnp,
+    schema::parser_capnp::{Blob, facts, job, parser, summary},
+    within,
+};
+use std::{cell::Cell, rc::Rc, time::Duration};
+use tokio::sync::Mutex;
+use types::UnixNanos;
+
+/// A job may take 2 s + 20 ms per MiB of CPU; this much more for waiting its turn on a busy machine.
+const BASE: Duration = Duration::from_secs(20);
+const PER_MIB: Duration = Duration::from_millis(200);
+/// How long a call inside a job may take.
+const CALL: Duration = Duration::from_secs(10);
+/// How long a parser that restarts is waited for.
+const AWAY: Duration = Duration::from_secs(5);
+/// Octets of a blob we keep; larger ones make the message opaque.
+const MAX_BLOB: u64 = 8 << 20;
+/// Octets of text of one part.
+const MAX_TEXT: u64 = 1 << 20;
+/// Octets of text of all parts.
+const MAX_TEXTS: u64 = 32 << 20;
+const MAX_TEXT_PARTS: u32 = 10_000;
+const MAX_ADDRESSES: u32 = 1_000;
+const MAX_REFERENCES: usize = 100;
+/// Octets of a Message-ID we keep.
+const MAX_ID: usize = 998;
+const MAX_PREVIEW: usize = 1_024;
+const MAX_SUBJECT: usize = 8_192;
+const TRIES: usize = 2;
+
+/// What is known of a message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Parsed {
+    /// None: opaque.
+    pub(crate) facts: Option<Facts>,
+    pub(crate) header_length: u64,
+    pub(crate) received_count: u32,
+    pub(crate) from_addresses: Vec<String>,
+    pub(crate) from_field_count: u32,
+    pub(crate) has_date: bool,
+    pub(crate) recipients: Vec<String>,
+}
+
+/// No parser answers at all: temporary, and no fault of the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no parser answers")]
+pub(crate) struct NoParser;
+
+/// The parsers there are; each does one job at a time.
+pub(crate) struct Parsers {
+    each: Vec<One>,
+    next: Cell<usize>,
+}
+
+struct One {
+    line: Line<parser::Client>,
+    turn: Rc<Mutex<()>>,
+}
+
+enum Tried {
+    Parsed(Box<Parsed>),
+    /// It died, was too slow, or said what cannot be.
+    Failed,
+    Away,
+}
+
+impl Parsers {
+    pub(crate) fn new(lines: impl IntoIterator<Item = Line<parser::Client>>) -> Self {
+        let one = |line| One { line, turn: Rc::default() };
+        Self { each: lines.into_iter().map(one).collect(), next: Cell::new(0) }
+    }
+
+    /// Reads one message.
+    pub(crate) async fn parse(&self, message: &Spooled) -> Result<Parsed, NoParser> {
+        let mut failed = 0;
+        let began = tokio::time::Instant::now();
+        while failed < TRIES {
+            let Some(one) = self.choose() else { return Err(NoParser) };
+            let _turn = one.turn.lock().await;
+            let mib = u32::try_from(message.len() >> 20).unwrap_or(u32::MAX);
+            let deadline = BASE.saturating_add(PER_MIB.saturating_mul(mib));
+            let tried = tokio::time::timeout(deadline, job(&one.line, message)).await;
+            match tried {
+                Ok(Tried::Parsed(parsed)) => return Ok(*parsed),
+                Ok(Tried::Failed) | Err(_) => {
+                    failed += 1;
+                    tracing::warn!(failed, size = message.len(), "a parser failed on a message");
+                }
+                Ok(Tried::Away) if began.elapsed() < AWAY => {
+                    // It is always restarted at once; what dial() waits for is that.
+                    tokio::task::yield_now().await;
+                }
+                Ok(Tried::Away) => return Err(NoParser),
+            }
+        }
+        Ok(Parsed::default())
+    }
+
+    /// An idle one, else the next in turn.
+    fn choose(&self) -> Option<&One> {
+        let start = self.next.get();
+        self.next.set(start.wrapping_add(1));
+        let count = self.each.len();
+        let at = |n: usize| self.each.get((start.wrapping_add(n)) % count.max(1));
+        (0..count).filter_map(at).find(|one| one.turn.try_lock().is_ok()).or_else(|| at(0))
+    }
+}
+
+async fn job(line: &Line<parser::Client>, message: &Spooled) -> Tried {
+    let parser = match line.client().await {
+        Ok(parser) => parser,
+        Err(Unavailable::Away | Unavailable::OtherBuild | Unavailable::Late) => return Tried::Away,
+        Err(Unavailable::Broken) => return Tried::Away,
+    };
+    match run(&parser, message).await {
+        Ok(parsed) => Tried::Parsed(Box::new(parsed)),
+        Err(error) => {
+            tracing::warn!(%error, "a parser job did not come to its end");
+            Tried::Failed
+        }
+    }
+}
+
+async fn call<T>(call: impl Future<Output = Result<T, capnp::Error>>) -> Result<T, capnp::Error> {
+    within(CALL, call).await.map_err(|why| capnp::Error::failed(why.to_string()))
+}
+
+async fn run(parser: &parser::Client, message: &Spooled) -> Result<Parsed, capnp::Error> {
+    let mut request = parser.job_request();
+    request.get().set_size_hint(message.len());
+    // A parser that still works at another's job answers later; the whole job has its deadline.
+    let job: job::Client = request.send().promise.await?.get()?.get_job()?;
+    let mut offset = 0;
+    while offset < message.len() {
+        let piece = message.read(offset).map_err(|e| capnp::Error::failed(e.to_string()))?;
+        offset += piece.len() as u64;
+        let mut request = job.write_request();
+        request.get().set_chunk(&piece);
+        request.send().await?;
+    }
+    let facts: facts::Client = job.finish_request().send().promise.await?.get()?.get_facts()?;
+    let response = call(facts.summary_request().send().promise).await?;
+    let summary = response.get()?.get_summary()?;
+    if summary.get_size() != message.len() {
+        return Err(lie("another size"));
+    }
+    read(&facts, summary).await
+}
+
+fn lie(what: &str) -> capnp::Error {
+    capnp::Error::failed(format!("parser says what cannot be: {what}"))
+}
+
+async fn read(facts: &facts::Client, summary: summary::Reader<'_>) -> Result<Parsed, capnp::Error> {
+    let size = summary.get_size();
+    let header_length = summary.get_header_length();
+    if header_length > size {
+        return Err(lie("a header longer than the message"));
+    }
+    let parsed = Parsed {
+        facts: None,
+        header_length,
+        received_count: summary.get_received_count(),
+        from_addresses: texts(summary.get_from_addresses()?)?,
+        from_field_count: summary.get_from_field_count(),
+        has_date: summary.get_has_date(),
+        recipients: texts(summary.get_recipients()?)?,
+    };
+    if summary.get_opaque() {
+        return Ok(parsed);
+    }
+    let preview = summary.get_preview()?.to_str()?;
+    let base_subject = summary.get_subject_base()?.to_str()?;
+    let message_id = summary.get_message_id()?.to_str()?;
+    if preview.len() > MAX_PREVIEW || base_subject.len() > MAX_SUBJECT || message_id.len() > MAX_ID
+    {
+        return Err(lie("a text that is too long"));
+    }
+    let references = texts(summary.get_references()?)?;
+    let first_kept = references.len().saturating_sub(MAX_REFERENCES);
+    let headers = blob(facts, Blob::Headers).await?;
+    let facts = Facts {
+        sent: summary.get_has_date().then(|| UnixNanos(summary.get_sent_unix_ns())),
+        envelope: blob(facts, Blob::Envelope).await?,
+        body_structure: blob(facts, Blob::Structure).await?,
+        sections: Vec::new(),
+        header_text: String::from_utf8_lossy(&headers).into_owned(),
+        headers,
+        preview: Some(preview.to_owned()),
+        message_id: Some(message_id.to_owned()).filter(|id| !id.is_empty()),
+        references: references.into_iter().skip(first_kept).collect(),
+        base_subject: base_subject.to_owned(),
+        is_response: summary.get_is_response(),
+        is_dsn: summary.get_is_dsn(),
+        body_text: body_text(facts, summary.get_text_parts()).await?,
+        recipients: parsed.recipients.iter().filter_map(|text| recipient(text)).collect(),
+    };
+    Ok(Parsed { facts: Some(facts), ..parsed })
+}
+
+fn recipient(text: &str) -> Option<crate::store::Recipient> {
+    let address: types::Address = text.parse().ok()?;
+    Some(super::recipients::stored(&address))
+}
+
+fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, capnp::Error> {
+    if list.len() > MAX_ADDRESSES {
+        return Err(lie("a list that is too long"));
+    }
+    let mut out = Vec::new();
+    for text in list {
+        let text = text?.to_str()?;
+        if text.len() <= MAX_ID {
+            out.push(text.to_owned());
+        }
+    }
+    Ok(out)
+}
+
+/// Reads something in pieces; `total` may not change on the way, nor pass the bound.
+async fn pieces(
+    max: u64,
+    mut next: impl AsyncFnMut(u64) -> Result<(Vec<u8>, u64), capnp::Error>,
+) -> Result<Vec<u8>, capnp::Error> {
+    let (mut out, total) = next(0).await?;
+    if total > max {
+        return Err(lie("more than is kept"));
+    }
+    while (out.len() as u64) < total {
+        let (piece, again) = next(out.len() as u64).await?;
+        if piece.is_empty() || again != total {
+            return Err(lie("a total that changes"));
+        }
+        out.extend_from_slice(&piece);
+    }
+    if out.len() as u64 == total { Ok(out) } else { Err(lie("more than its total")) }
+}
+
+async fn blob(facts: &facts::Client, kind: Blob) -> Result<Vec<u8>, capnp::Error> {
+    pieces(MAX_BLOB, async |offset| {
+        let mut request = facts.blob_request();
+        request.get().set_kind(kind);
+        request.get().set_offset(offset);
+        let response = call(request.send().promise).await?;
+        let response = response.get()?;
+        Ok((response.get_data()?.to_vec(), response.get_total()))
+    })
+    .await
+}
+
+async fn body_text(facts: &facts::Client, parts: u32) -> Result<Vec<String>, capnp::Error> {
+    if parts > MAX_TEXT_PARTS {
+        return Err(lie("too many texts"));
+    }
+    let mut out = Vec::new();
+    let mut left = MAX_TEXTS;
+    for index in 0..parts {
+        let octets = pieces(MAX_TEXT.min(left), async |offset| {
+            let mut request = facts.text_request();
+            request.get().set_index(index);
+            request.get().set_offset(offset);
+            let response = call(request.send().promise).await?;
+            let response = response.get()?;
+            Ok((response.get_data()?.to_vec(), response.get_total()))
+        })
+        .await?;
+        left = left.saturating_sub(octets.len() as u64);
+        out.push(String::from_utf8(octets).map_err(|_| lie("a text that is no UTF-8"))?);
+    }
+    Ok(out)
+}

@@ -1,0 +1,141 @@
+//! A user's message: checked, completed, signed, and committed to his account's outbox in one
+//! transaction. Then the answer is 250, and nobody has waited for the queue.
+
+use super::{
+    header, recipients,
+    refusal::Refusal,
+    spool::{Spool, Spooled},
+};
+use crate::{
+    auth::authority::Session,
+    outbox::{self, Envelope},
+    service::Service,
+    store::{self, NewMessage, SendLimits, Submission},
+};
+use types::{Address, ReversePath, UnixNanos};
+
+/// What a submission is besides its content.
+pub(crate) struct Draft {
+    pub(crate) from: ReversePath,
+    pub(crate) recipients: Vec<Address>,
+    pub(crate) smtputf8: bool,
+    pub(crate) eight_bit: bool,
+    pub(crate) require_tls: bool,
+    /// RFC 4865; None is now.
+    pub(crate) hold_until: Option<UnixNanos>,
+}
+
+impl Service {
+    /// Whether a session may use this reverse-path.
+    pub(crate) fn check_sender(
+        &self,
+        session: &Session,
+        from: &ReversePath,
+    ) -> Result<(), Refusal> {
+        let ReversePath::Address(address) = from else { return Ok(()) };
+        let snapshot = self.directories.now();
+        let directory = &snapshot.directory;
+        let account = directory.account_by_id(session.live.basis.account);
+        if !account.is_some_and(|account| directory.may_send_as(account, address)) {
+            return Err(Refusal::new(550, "5.7.1", "You may not send as this address"));
+        }
+        if directory.domain(address.domain()).is_some_and(|domain| !domain.enabled) {
+            return Err(Refusal::new(451, "4.3.0", "Mail from this domain is suspended"));
+        }
+        Ok(())
+    }
+
+    /// Takes a whole message: its submission id.
+    pub(crate) async fn submit(
+        &self,
+        session: &Session,
+        draft: Draft,
+        message: Spooled,
+        received: &str,
+    ) -> Result<String, Refusal> {
+        let parsed = self.parsers.parse(&message).await?;
+        let Some(facts) = parsed.facts else {
+            return Err(Refusal::new(554, "5.6.0", "The message header cannot be read"));
+        };
+        let author = match (parsed.from_field_count, parsed.from_addresses.as_slice()) {
+            (1, [one]) => one.parse::<Address>().ok(),
+            _ => None,
+        };
+        let Some(author) = author else {
+            let text = "The message needs one From field with one address";
+            return Err(Refusal::new(550, "5.6.0", text));
+        };
+        self.check_sender(session, &ReversePath::Address(author.clone()))?;
+        let now = self.clock.now();
+        // RFC 6409 §8.2, §8.3: the submission server adds what is missing.
+        let mut added = received.to_owned();
+        let mut message_id = facts.message_id.clone();
+        if message_id.is_none() {
+            let id = header::message_id(&self.settings.hostname).map_err(|_| Refusal::ours())?;
+            added.push_str(&format!("Message-ID: <{id}>\r\n"));
+            message_id = Some(id);
+        }
+        if !parsed.has_date {
+            added.push_str(&format!("Date: {}\r\n", header::date(now)));
+        }
+        let signatures = self.sign(&author, &message, &added, parsed.header_length).await;
+        let prefix = format!("{signatures}{added}");
+        let header_length = parsed.header_length + prefix.len() as u64;
+        let message = message.with_prefix(prefix.into_bytes());
+
+        let account = session.live.basis.account;
+        let snapshot = self.directories.now();
+        let entry = snapshot.directory.account_by_id(account).ok_or_else(Refusal::ours)?;
+        let limits = SendLimits {
+            messages: entry.max_outgoing_per_day,
+            first_time: entry.max_first_time_per_day,
+        };
+        let envelope = Envelope {
+            from: draft.from.to_inner(),
+            recipients: draft.recipients.iter().map(ToString::to_string).collect(),
+            smtputf8: draft.smtputf8,
+            eight_bit: draft.eight_bit,
+            require_tls: draft.require_tls,
+            header_length,
+            message_id: message_id.unwrap_or_default(),
+            subject: facts.base_subject,
+        };
+        let content = message.content().map_err(|error| {
+            tracing::error!(%error, "a spooled message");
+            Refusal::ours()
+        })?;
+        let mut copy = NewMessage::new(store::Target::Role(store::Role::Sent), content, now);
+        copy.prefix = message.prefix().to_vec();
+        let id = outbox::submission_id(account).map_err(|_| Refusal::ours())?;
+        let submission = Submission {
+            id,
+            message: copy,
+            keep_copy: false,
+            envelope: envelope.encode(),
+            recipients: draft.recipients.iter().map(recipients::stored).collect(),
+            release: draft.hold_until,
+            limits,
+        };
+        // 250 is said after this commit, never before.
+        self.account(account).submit(submission).await?;
+        self.outboxes.committed(account);
+        tracing::info!(
+            account = entry.name,
+            submission = %id,
+            recipients = draft.recipients.len(),
+            size = message.len(),
+            "submitted"
+        );
+        Ok(id.to_string())
+    }
+
+    /// A new spool for a message to us.
+    pub(crate) fn spool(&self) -> Spool {
+        Spool::new(&self.folder, self.settings.max_message)
+    }
+
+    /// And for one from the queue, which has our own fields and signatures on top already.
+    pub(crate) fn spool_from_queue(&self) -> Spool {
+        Spool::new(&self.folder, store::MAX_MESSAGE)
+    }
+}
