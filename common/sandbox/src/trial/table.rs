@@ -98,12 +98,13 @@ pub struct Row {
     /// What was tried.
     pub action: String,
     /// What came of it.
+    #[serde(flatten)]
     pub verdict: Verdict,
 }
 
 /// What came of trying one action as one role.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum Verdict {
     /// Refused; by this layer first.
     Refused {
@@ -114,7 +115,8 @@ pub enum Verdict {
     },
     /// The role's own work.
     Own,
-    /// Allowed with all walls up: a hole.
+    /// Allowed with all walls up: a hole. Written in capitals, as `moxctl` looks for it.
+    #[serde(rename = "ALLOWED")]
     Allowed,
     /// There was nothing to try it on, or the trial failed.
     NotTried {
@@ -338,4 +340,29 @@ fn sibling_for(index: usize, trials: &[Trial]) -> Result<Sibling, TrialError> {
         return Err(TrialError::Start { role: "nobody", source: io::ErrorKind::NotFound.into() });
     };
     next.sibling().or_else(|error| others.find_map(|other| other.sibling().ok()).ok_or(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_as_moxctl_reads_them() {
+        let row = |verdict| Row { role: "parser".into(), action: "fork".into(), verdict };
+        let refused = Verdict::Refused { by: "uids".into(), how: "EPERM".into() };
+        let not_tried = Verdict::NotTried { why: "gone".into() };
+        for (verdict, json) in [
+            (Verdict::Allowed, r#"{"role":"parser","action":"fork","verdict":"ALLOWED"}"#),
+            (Verdict::Own, r#"{"role":"parser","action":"fork","verdict":"own"}"#),
+            (
+                refused,
+                r#"{"role":"parser","action":"fork","verdict":"refused","by":"uids","how":"EPERM"}"#,
+            ),
+            (not_tried, r#"{"role":"parser","action":"fork","verdict":"not-tried","why":"gone"}"#),
+        ] {
+            let row = row(verdict);
+            assert_eq!(serde_json::to_string(&row).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Row>(json).unwrap(), row);
+        }
+    }
 }
