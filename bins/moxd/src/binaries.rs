@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    io,
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -19,23 +20,29 @@ const LIBEXEC: &str = "/usr/libexec/mox";
 pub(crate) struct Binaries(BTreeMap<String, OwnedFd>);
 
 impl Binaries {
-    /// Opens the binaries beside `moxd`, or those of the package.
+    /// Opens the binaries beside `moxd`, or those of the package. All come from one folder: beside
+    /// a moxd in /usr/sbin there may be somebody else's `httpd` or `smtpd`.
     pub(crate) fn open(moxd: &Path) -> anyhow::Result<Self> {
         let beside = moxd.parent().unwrap_or(Path::new("/"));
-        let mut open = BTreeMap::new();
-        for role in Role::ALL {
-            let name = role.binary();
-            if open.contains_key(name) {
-                continue;
+        let mut missing = Vec::new();
+        for folder in [beside, Path::new(LIBEXEC)] {
+            match Self::open_all(folder) {
+                Ok(open) => return Ok(Self(open)),
+                Err((name, error)) => {
+                    missing.push(format!("{}: {error}", folder.join(name).display()));
+                }
             }
-            let candidates = [beside.join(name), Path::new(LIBEXEC).join(name)];
-            let found = candidates.iter().find_map(|path| File::open(path).ok());
-            let Some(file) = found else {
-                bail!("the binary {name} is neither in {} nor in {LIBEXEC}", beside.display());
-            };
-            open.insert(name.to_owned(), OwnedFd::from(file));
         }
-        Ok(Self(open))
+        bail!("no folder has all binaries of mox; {}", missing.join("; "))
+    }
+
+    fn open_all(folder: &Path) -> Result<BTreeMap<String, OwnedFd>, (&'static str, io::Error)> {
+        let open = Role::ALL.into_iter().map(|role| {
+            let name = role.binary();
+            let file = File::open(folder.join(name)).map_err(|error| (name, error))?;
+            Ok((name.to_owned(), OwnedFd::from(file)))
+        });
+        open.collect()
     }
 
     /// Those that a supervisor before us held open.
@@ -60,4 +67,25 @@ pub(crate) fn our_file() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("find our own file")?;
     let text = path.to_string_lossy();
     Ok(text.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_elses_httpd_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("httpd"), b"").unwrap();
+        let refused = Binaries::open(&dir.path().join("moxd"));
+        if let Err(refused) = refused {
+            // On a machine without the package.
+            assert!(refused.to_string().contains("resolver: "), "{refused}");
+        }
+        for role in Role::ALL {
+            std::fs::write(dir.path().join(role.binary()), b"").unwrap();
+        }
+        let open = Binaries::open(&dir.path().join("moxd")).unwrap();
+        assert_eq!(open.all().count(), 9);
+    }
 }
