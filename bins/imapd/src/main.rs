@@ -11,16 +11,33 @@
 
 #![forbid(unsafe_code)]
 
+use anyhow::anyhow;
 use ipc::Role;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    daemon::start(
+    daemon::start_prepared(
         &[Role::ImapdFront, Role::ImapdSession],
-        |role| match role == Role::ImapdFront {
-            true => &sandbox::profiles::IMAPD_FRONT,
-            false => &sandbox::profiles::IMAPD_SESSION,
-        },
-        imapd::run,
+        profile,
+        |role, _| prepare(role),
+        |inherited, ()| imapd::run(inherited),
     )
+}
+
+fn profile(role: Role) -> &'static sandbox::Profile {
+    if role == Role::ImapdFront {
+        &sandbox::profiles::IMAPD_FRONT
+    } else {
+        &sandbox::profiles::IMAPD_SESSION
+    }
+}
+
+/// The random generator of TLS looks once at what madvise(2) answers to nonsense, which the sandbox
+/// takes for a breach: it is made to look before that closes.
+fn prepare(role: Role) -> anyhow::Result<()> {
+    if role == Role::ImapdFront {
+        let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+        random.fill(&mut [0; 16]).map_err(|_| anyhow!("no random octets"))?;
+    }
+    Ok(())
 }

@@ -262,6 +262,9 @@ impl Reader {
         let taken = take(input, count);
         self.lines = self.lines.saturating_add(taken.len());
         if self.lines > self.limits.line {
+            // Enough of it to know the tag.
+            let head = taken.get(..256).unwrap_or(taken);
+            self.frame.extend_from_slice(head);
             return Some(self.fatal("line is too long"));
         }
         self.frame.extend_from_slice(taken);

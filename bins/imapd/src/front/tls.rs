@@ -7,7 +7,7 @@ use ipc::{
     within,
 };
 use net::{Certificate, Certificates, NoSlot, SigningSlots, TlsAcceptor, TlsOptions};
-use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use types::Clock;
 
@@ -60,63 +60,97 @@ pub(super) async fn acceptors(
     let acceptors = Acceptors { by_options };
     let line: Line<tls_door::Client> = Line::new(keyholder, Limits::default());
     // The first look before the first client, if keyholder is there.
-    let word = look(&line, &certificates).await;
-    tokio::task::spawn_local(keep(line, certificates, word));
+    let first = watch(&line).await;
+    if let Some(watching) = &first {
+        look(watching, &certificates).await;
+    }
+    tokio::task::spawn_local(keep(line, certificates, first));
     Ok(acceptors)
 }
 
 async fn keep(line: Line<tls_door::Client>, certificates: Certificates, first: Option<Watching>) {
-    let mut watching = first;
+    let mut next = first;
     loop {
-        match &watching {
-            Some(watching) => {
-                let _ = tokio::time::timeout(LOOK, watching.word.notified()).await;
+        let watching = match next.take() {
+            Some(watching) => watching,
+            None => match watch(&line).await {
+                Some(watching) => watching,
+                None => {
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            },
+        };
+        while !watching.word.lost.get() {
+            if !look(&watching, &certificates).await {
+                break;
             }
-            None => tokio::time::sleep(RETRY).await,
+            // At least a pause between two looks, however often it is said that something changed.
+            tokio::time::sleep(RETRY).await;
+            let _ = tokio::time::timeout(LOOK, watching.word.said.notified()).await;
         }
-        watching = look(&line, &certificates).await;
+        tokio::time::sleep(RETRY).await;
     }
 }
 
+/// A watch at keyholder, in one of its lives.
 struct Watching {
-    word: Rc<Notify>,
+    door: tls_door::Client,
+    word: Rc<Word>,
     _handle: ipc::schema::types_capnp::handle::Client,
 }
 
-/// Watches first and reads then, so that no change falls between.
-async fn look(line: &Line<tls_door::Client>, certificates: &Certificates) -> Option<Watching> {
-    let looked = async {
+#[derive(Default)]
+struct Word {
+    said: Notify,
+    lost: Cell<bool>,
+}
+
+/// Watches; certificates are read behind it, so that no change falls between.
+async fn watch(line: &Line<tls_door::Client>) -> Option<Watching> {
+    let watched = async {
         let door = line.client().await?;
         let _permit = line.permit().await;
-        let word = Rc::new(Notify::new());
+        let word = Rc::new(Word::default());
         let mut request = door.watch_request();
         request.get().set_sink(ipc::new_client(Ear(Rc::clone(&word))));
-        let watch = within(SHORT, request.send().promise).await?;
-        let list = within(SHORT, door.certificates_request().send().promise).await?;
-        Ok::<_, ipc::Unavailable>((word, watch, list))
+        let answer = within(SHORT, request.send().promise).await?;
+        Ok::<_, ipc::Unavailable>((door, word, answer))
     };
-    let (word, watch, list) = match looked.await {
+    let (door, word, answer) = match watched.await {
         Ok(found) => found,
         Err(error) => {
-            tracing::warn!(%error, "certificates cannot be read");
+            tracing::warn!(%error, "certificates cannot be watched");
             return None;
         }
     };
-    let read = || {
-        let list = list.get()?.get_list()?;
-        let certificates: Result<Vec<_>, capnp::Error> = list.iter().map(certificate).collect();
-        Ok::<_, capnp::Error>((certificates?, watch.get()?.get_handle()?))
-    };
-    match read() {
-        Ok((list, handle)) => {
-            for (name, problem) in certificates.replace(list) {
-                tracing::error!(name, %problem, "a certificate cannot be used");
-            }
-            Some(Watching { word, _handle: handle })
-        }
+    match answer.get().and_then(|answer| answer.get_handle()) {
+        Ok(handle) => Some(Watching { door, word, _handle: handle }),
         Err(error) => {
             tracing::error!(%error, "keyholder broke its contract");
             None
+        }
+    }
+}
+
+/// Reads the certificates; false if they cannot be had.
+async fn look(watching: &Watching, certificates: &Certificates) -> bool {
+    let call = watching.door.certificates_request().send().promise;
+    let Ok(answer) = within(SHORT, call).await else { return false };
+    let read = || {
+        let list = answer.get()?.get_list()?;
+        list.iter().map(certificate).collect::<Result<Vec<_>, capnp::Error>>()
+    };
+    match read() {
+        Ok(list) => {
+            for (name, problem) in certificates.replace(list) {
+                tracing::error!(name, %problem, "a certificate cannot be used");
+            }
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "keyholder broke its contract");
+            false
         }
     }
 }
@@ -135,11 +169,12 @@ fn certificate(from: tls_door::certificate::Reader<'_>) -> Result<Certificate, c
 }
 
 /// Hears of new certificates, and of the end of keyholder.
-struct Ear(Rc<Notify>);
+struct Ear(Rc<Word>);
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.0.lost.set(true);
+        self.0.said.notify_one();
     }
 }
 
@@ -149,7 +184,7 @@ impl watched::Server for Ear {
         _: watched::ChangedParams,
         _: watched::ChangedResults,
     ) -> Result<(), capnp::Error> {
-        self.0.notify_one();
+        self.0.said.notify_one();
         Ok(())
     }
 
@@ -158,7 +193,8 @@ impl watched::Server for Ear {
         _: watched::RevokedParams,
         _: watched::RevokedResults,
     ) -> Result<(), capnp::Error> {
-        self.0.notify_one();
+        self.0.lost.set(true);
+        self.0.said.notify_one();
         Ok(())
     }
 }

@@ -333,3 +333,36 @@ fn a_silent_client_is_let_go() {
         assert_eq!(client.line().await, "");
     });
 }
+
+/// Resident memory of this process, in KiB.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What a connection costs while its client is in IDLE: relay, session and this test's client.
+#[test]
+fn idle_sessions_are_cheap() {
+    const COUNT: usize = 200;
+    run(async {
+        let tree = Tree::start(&limits::Imap::default());
+        let mut clients = Vec::new();
+        let mut before = 0;
+        for number in 0..COUNT + 20 {
+            // The first ones fill what is there once: buffers of the process, the allocator.
+            if number == 20 {
+                before = resident();
+            }
+            tree.world.redeemed.set(0);
+            let mut client = tree.logged_in().await;
+            client.command("a SELECT INBOX").await;
+            client.command("b FETCH 1 (FLAGS ENVELOPE BODY.PEEK[])").await;
+            client.send("c IDLE\r\n").await;
+            client.line().await;
+            clients.push(client.stream.into_inner());
+        }
+        let each = (resident() - before) / COUNT;
+        assert!(each < 24, "{each} KiB for an idle connection, unoptimised");
+    });
+}
