@@ -41,6 +41,11 @@ impl Keys {
         client.client
     }
 
+    /// All DKIM keys in words.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        self.dkim.all()
+    }
+
     /// What queue-runner finds.
     pub(crate) fn for_host(&self, edges: Edges, host: Domain) -> capnp::capability::Client {
         let server = HostKeys { keys: self.clone(), edges, host };
@@ -90,7 +95,7 @@ impl accountd_keys::Server for AccountdKeys {
     ) -> Result<(), capnp::Error> {
         let domain = domain(params.get()?.get_domain()?)?;
         if !self.keys.hosted.borrow().contains(&domain) {
-            self.edges.count_refused();
+            self.edges.count_refused(Role::Accountd);
             tracing::warn!(%domain, "asked to sign for a domain that is not hosted here");
             return Err(refused("not a hosted domain"));
         }
@@ -243,7 +248,7 @@ impl dkim_signer::Server for Signer {
             Ok(Outcome::NoKey)
         };
         let outcome = outcome.map_err(|error| {
-            self.edges.count_refused();
+            self.edges.count_refused(self.role);
             to_wire(&error)
         })?;
         let mut result = results.get().init_outcome();

@@ -84,6 +84,18 @@ impl DkimKeys {
         })
     }
 
+    /// All keys in words.
+    pub(crate) fn all(&self) -> Vec<String> {
+        let keys = self.keys.borrow();
+        let all = keys.iter().flat_map(|(domain, of_domain)| {
+            of_domain.iter().map(move |(selector, key)| {
+                let record = key.dkim_record().unwrap_or_default();
+                format!("dkim {selector}._domainkey.{domain} {record}")
+            })
+        });
+        all.collect()
+    }
+
     fn each<T>(
         &self,
         domain: &Domain,

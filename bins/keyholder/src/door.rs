@@ -43,6 +43,20 @@ impl Door {
         on_edge.iter().map(|e| (e.identity.key.id(), Arc::clone(&e.identity.key))).collect()
     }
 
+    /// All identities in words.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let identities = self.inner.identities.borrow();
+        let all = identities.0.iter().flat_map(|(role, on_edge)| {
+            on_edge.iter().map(move |entry| {
+                let identity = &entry.identity;
+                let default = if entry.is_default { " (default)" } else { "" };
+                let names = identity.names.join(" ");
+                format!("tls {role} {:016x}{default} {names}", identity.key.id())
+            })
+        });
+        all.collect()
+    }
+
     /// What a client of this role finds.
     pub(crate) fn client(&self, role: Role) -> capnp::capability::Client {
         let door: tls_door::Client =

@@ -16,7 +16,10 @@ use std::{
     io,
     os::fd::OwnedFd,
     rc::Rc,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -45,6 +48,15 @@ pub(crate) enum EdgeError {
     Key(#[from] KeyError),
 }
 
+/// What was done for an edge since the start.
+#[derive(Debug, Default)]
+pub(crate) struct EdgeCounts {
+    pub(crate) tls: AtomicU64,
+    pub(crate) tls_refused: AtomicU64,
+    pub(crate) dkim: AtomicU64,
+    pub(crate) dkim_refused: AtomicU64,
+}
+
 /// All edges. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Edges {
@@ -63,6 +75,7 @@ struct Running {
     work: mpsc::Sender<Work>,
     keys: Arc<RwLock<Arc<KeyTable>>>,
     waiting: Arc<Semaphore>,
+    counts: Arc<EdgeCounts>,
 }
 
 enum Work {
@@ -121,9 +134,18 @@ impl Edges {
         signed
     }
 
-    /// Counts a request that was refused before it reached the edge's thread.
-    pub(crate) fn count_refused(&self) {
+    /// Counts a DKIM request that was refused before it reached the edge's thread.
+    pub(crate) fn count_refused(&self, role: Role) {
         self.inner.figures.count(Count::SignaturesRefused);
+        if let Ok(running) = self.running(role) {
+            running.counts.dkim_refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was done for each edge.
+    pub(crate) fn counts(&self) -> Vec<(Role, Arc<EdgeCounts>)> {
+        let running = self.inner.running.borrow();
+        running.iter().map(|(role, running)| (*role, Arc::clone(&running.counts))).collect()
     }
 
     fn running(&self, role: Role) -> Result<Running, EdgeError> {
@@ -135,12 +157,15 @@ impl Edges {
         let Inner { rates, clock, figures, .. } = &*self.inner;
         let (rates, clock, figures) = (*rates, Arc::clone(clock), *figures);
         let shared = Arc::clone(&keys);
+        let counts: Arc<EdgeCounts> = Arc::default();
+        let counted = Arc::clone(&counts);
         let thread = std::thread::Builder::new().name(format!("sign {role}"));
         let started = thread.spawn(move || {
             let now = clock.monotonic();
             let edge = Rc::new(EdgeThread {
                 role,
                 keys: shared,
+                counts: counted,
                 tls: RefCell::new(Meter::new(rates.tls_alarm, now)),
                 dkim: RefCell::new(Meter::new(rates.dkim_alarm, now)),
                 clock,
@@ -151,7 +176,8 @@ impl Edges {
             }
         });
         started.map_err(|_| EdgeError::NoThread)?;
-        let running = Running { work, keys, waiting: Arc::new(Semaphore::new(MAX_WAITING)) };
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+        let running = Running { work, keys, waiting, counts };
         self.inner.running.borrow_mut().insert(role, running.clone());
         Ok(running)
     }
@@ -163,6 +189,7 @@ pub(crate) struct EdgeThread {
     keys: Arc<RwLock<Arc<KeyTable>>>,
     tls: RefCell<Meter>,
     dkim: RefCell<Meter>,
+    counts: Arc<EdgeCounts>,
     clock: Arc<dyn Clock>,
     figures: Figures,
 }
@@ -211,10 +238,12 @@ impl EdgeThread {
 
     fn sign_dkim(&self, key: &PrivateKey, block: &[u8]) -> Result<Vec<u8>, EdgeError> {
         if !self.may(&self.dkim, "DKIM") {
+            self.counts.dkim_refused.fetch_add(1, Ordering::Relaxed);
             return Err(EdgeError::OverRate);
         }
         let signature = key.sign_dkim(block)?;
         self.figures.count(Count::DkimSignatures);
+        self.counts.dkim.fetch_add(1, Ordering::Relaxed);
         Ok(signature)
     }
 
@@ -225,15 +254,21 @@ impl EdgeThread {
 
     /// Whether a TLS signature is within the rate.
     pub(crate) fn may_sign_tls(&self) -> bool {
-        self.may(&self.tls, "TLS")
+        let may = self.may(&self.tls, "TLS");
+        if !may {
+            self.counts.tls_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        may
     }
 
     pub(crate) fn count_tls(&self) {
         self.figures.count(Count::Signatures);
+        self.counts.tls.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn refused(&self, why: &str) {
         self.figures.count(Count::SignaturesRefused);
+        self.counts.tls_refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(edge = %self.role, why, "refused to sign");
     }
 
@@ -254,13 +289,14 @@ impl EdgeThread {
 
     /// Logs what was signed, by edge: the figures do not tell edges apart.
     fn report(&self, last: (u64, u64, u64, u64)) -> (u64, u64, u64, u64) {
-        let (tls, dkim) = (self.tls.borrow(), self.dkim.borrow());
-        let now = (tls.served, tls.refused, dkim.served, dkim.refused);
+        let EdgeCounts { tls, tls_refused, dkim, dkim_refused } = &*self.counts;
+        let [tls, tls_refused, dkim, dkim_refused] =
+            [tls, tls_refused, dkim, dkim_refused].map(|count| count.load(Ordering::Relaxed));
+        let now = (tls, tls_refused, dkim, dkim_refused);
         if now != last {
             tracing::info!(
                 edge = %self.role,
-                tls = now.0, tls_refused = now.1, dkim = now.2, dkim_refused = now.3,
-                "signatures since the start"
+                tls, tls_refused, dkim, dkim_refused, "signatures since the start"
             );
         }
         now

@@ -4,6 +4,7 @@
 
 mod accountd;
 mod certificates;
+mod control;
 mod dkim;
 mod door;
 mod edge;
@@ -15,6 +16,7 @@ mod shape;
 mod slot;
 
 pub use certificates::GivenFiles;
+pub use control::Control;
 pub use folder::FolderError;
 
 use crate::{
@@ -43,6 +45,8 @@ pub struct Grants {
     pub folder: PathBuf,
     /// Certificates of the administrator, opened by the supervisor.
     pub files: GivenFiles,
+    /// For moxctl.
+    pub control: Option<Control>,
     /// Clients, as the supervisor wires them.
     pub clients: mpsc::Receiver<Acceptor>,
     /// The time.
@@ -98,6 +102,9 @@ pub async fn run(mut grants: Grants) -> Result<(), StartError> {
     // Whoever drops this future drops all of it: clients, edges, slots.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(renew(Rc::clone(&server)));
+    if let Some(control) = grants.control {
+        tasks.spawn_local(control::serve(Rc::clone(&server), control));
+    }
     loop {
         tokio::select! {
             biased;

@@ -10,9 +10,11 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Context as _;
+use daemon::Socket;
 use ipc::Role;
-use keyholder::{GivenFiles, Grants};
+use keyholder::{Control, GivenFiles, Grants};
 use std::{process::ExitCode, sync::Arc};
+use tokio::net::UnixListener;
 
 fn main() -> ExitCode {
     daemon::start_prepared(
@@ -20,8 +22,17 @@ fn main() -> ExitCode {
         |_| &sandbox::profiles::KEYHOLDER,
         |_, _| keyholder::draw_first_random().context("random numbers"),
         |mut inherited, ()| async move {
+            let slice: config::slice::Keyholder = inherited.slice().context("slice")?;
+            let control = match inherited.take_listener("control") {
+                Some(Socket::Unix(listener)) => {
+                    let listener = UnixListener::from_std(listener).context("control socket")?;
+                    Some(Control { listener, uids: slice.control_uids.clone() })
+                }
+                Some(Socket::Tcp(_)) | None => None,
+            };
             let grants = Grants {
-                slice: inherited.slice().context("slice")?,
+                slice,
+                control,
                 folder: inherited.own_folder.take().context("no folder for the keys")?,
                 files: GivenFiles::read(inherited.files),
                 clients: inherited.acceptors,

@@ -70,10 +70,6 @@ pub(crate) struct Meter {
     first: Bucket,
     second: Bucket,
     quiet_until: Option<Instant>,
-    /// Served since the start.
-    pub(crate) served: u64,
-    /// Refused since the start.
-    pub(crate) refused: u64,
 }
 
 impl Meter {
@@ -82,8 +78,6 @@ impl Meter {
             first: Bucket::new(alarm_per_second, now),
             second: Bucket::new(alarm_per_second.saturating_mul(REFUSED_ABOVE), now),
             quiet_until: None,
-            served: 0,
-            refused: 0,
         }
     }
 
@@ -93,11 +87,6 @@ impl Meter {
         let loud = !calm && self.quiet_until.is_none_or(|until| now >= until);
         if loud {
             self.quiet_until = Some(now + QUIET);
-        }
-        if served {
-            self.served = self.served.saturating_add(1);
-        } else {
-            self.refused = self.refused.saturating_add(1);
         }
         match (served, loud) {
             (true, false) => Verdict::Serve,
@@ -121,7 +110,6 @@ mod tests {
         assert_eq!(verdicts[5], Verdict::Alarm);
         assert!(verdicts[6..50].iter().all(|v| *v == Verdict::Serve), "one alarm, then quiet");
         assert!(verdicts[50..].iter().all(|v| *v == Verdict::Refuse));
-        assert_eq!((meter.served, meter.refused), (50, 10));
         // A steady rate at the mark is no alarm.
         let later = start + Duration::from_secs(120);
         for n in 0..100 {

@@ -7,7 +7,7 @@ use ipc::{
     Acceptor, Dialer, Limits, Line, Role,
     schema::keyholder_capnp::{accountd_keys, dkim_signer, host_keys, key_admin, pepper},
 };
-use keyholder::{GivenFiles, Grants};
+use keyholder::{Control, GivenFiles, Grants};
 use mailauth::dkim::{Algorithm, DEFAULT_SIGNED, Draft, Recipe, Selector, fields};
 use net::{TlsAcceptor, TlsOptions};
 use rustix::net::{
@@ -22,6 +22,7 @@ use rustls::{
 use std::{os::fd::OwnedFd, path::Path, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+    net::{UnixListener, UnixStream},
     sync::mpsc,
     task::{JoinHandle, LocalSet},
 };
@@ -49,6 +50,10 @@ impl House {
             slice: serde_json::from_str(slice).unwrap(),
             folder: folder.join("keys"),
             files: GivenFiles::default(),
+            control: UnixListener::bind(folder.join("control")).ok().map(|listener| Control {
+                listener,
+                uids: vec![rustix::process::getuid().as_raw()],
+            }),
             clients: acceptors,
             clock: Arc::new(SystemClock),
             figures,
@@ -507,6 +512,44 @@ async fn the_pepper_survives_a_restart() {
                     Which::Damaged(()) => assert!(!ok),
                 }
             }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn administrators_see_names_and_counts() {
+    use ipc::schema::control_capnp::key_control;
+    let place = tempfile::tempdir().unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let house = House::start(place.path(), SLICE);
+            let asker = Asker::new(&house).await;
+            asker.hosted(&["example.org"]).await;
+            asker.generate("example.org", "s1", false).await.unwrap();
+            let slot = house.slot(Role::SmtpdMx).await;
+            let id = key_id(place.path(), "mx.example.org");
+            assert!(ask(&slot, request(id, 0x0403, &tls13())).await.len() > 60);
+
+            let socket = UnixStream::connect(place.path().join("control")).await.unwrap();
+            let stream = ipc::Stream::from_unix(socket).unwrap();
+            let (control, run) = ipc::connect::<key_control::Client>(stream, Limits::SHORT_CALLS);
+            tokio::task::spawn_local(run);
+            let keys = control.keys_request().send().promise.await.unwrap();
+            let keys: Vec<String> = keys
+                .get()
+                .unwrap()
+                .get_list()
+                .unwrap()
+                .iter()
+                .map(|line| line.unwrap().to_string().unwrap())
+                .collect();
+            assert!(keys.iter().any(|line| line.starts_with("tls smtpd-mx")
+                && line.ends_with("(default) mx.example.org")));
+            assert!(keys.iter().any(|line| line.starts_with("dkim s1._domainkey.example.org v=")));
+            let status = control.status_request().send().promise.await.unwrap();
+            let lines = status.get().unwrap().get_lines().unwrap();
+            let signed = lines.iter().find(|line| line.get_key().unwrap() == "smtpd-mx tls");
+            assert_eq!(signed.unwrap().get_value().unwrap(), b"1");
         })
         .await;
 }
