@@ -67,18 +67,19 @@ async fn follow_once(
         .and_then(|watching| watching.get_handle())
         .map_err(|_| Unavailable::Broken)?;
     loop {
-        newest.borrow_and_update();
         let answer = ipc::within(DEADLINE, door.certificates_request().send().promise).await?;
-        let decoded = answer.get().and_then(decode).map_err(|error| {
+        let read = answer.get().and_then(|answer| Ok((answer.get_number(), decode(answer)?)));
+        let (number, decoded) = read.map_err(|error| {
             tracing::error!(%error, "keyholder's certificates cannot be read");
             Unavailable::Broken
         })?;
-        tracing::debug!(number = decoded.len(), "certificates from keyholder");
+        tracing::debug!(number, certificates = decoded.len(), "certificates from keyholder");
         for (name, problem) in certificates.replace(decoded) {
             tracing::error!(name, %problem, "a certificate of keyholder's cannot be used");
         }
-        // The sink is dropped with the connection.
-        if newest.changed().await.is_err() {
+        // What we were told of before the answer was made is in it. The sink is dropped with the
+        // connection, and the wait ends.
+        if newest.wait_for(|&newest| newest > number).await.is_err() {
             return Ok(());
         }
     }
@@ -120,8 +121,7 @@ impl watched::Server for Sink {
         _results: watched::ChangedResults,
     ) -> Result<(), capnp::Error> {
         let number = params.get()?.get_number();
-        // The first call says what we are about to ask for anyway; no harm.
-        self.news.send_if_modified(|newest| std::mem::replace(newest, number) != number);
+        self.news.send_replace(number);
         Ok(())
     }
 
