@@ -175,7 +175,8 @@ async fn serve(
         done = run => done,
         lost = orders => Err(lost),
         () = stop.over() => {
-            tracing::warn!("the time for draining is over; what is left is cut off");
+            // The normal end of a process that has nothing to finish and does not watch for it.
+            tracing::info!("the time for draining is over; what is left is cut off");
             Ok(())
         }
     }
