@@ -9,47 +9,53 @@
 
 mod edges;
 mod proc;
-mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::Duration;
 
+use daemon::orders::Order;
+use mox_tests::tree::{As, Options, Tree, binary, wait_until};
 use proc::{Descriptor, Process, Sockets, field};
 use sandbox::profiles;
-use tree::{As, Tree, binary};
+use sandbox::trial::{Action, Row, Targets, Trial, Verdict, table};
 
 const UID_BASE: u32 = 63_000;
 const PLAIN_UID: u32 = 63_500;
+/// All connectors have arrived by then.
+const SETTLED: Duration = Duration::from_secs(10);
 
-/// The trees this user can start, one after the other; each on ports of its own.
-fn in_each_tree(port_offset: u16, check: impl Fn(&mut Tree)) {
-    let mut kinds = Vec::new();
-    if rustix::process::geteuid().is_root() {
-        kinds.push(As::Root);
-        kinds.push(As::User(PLAIN_UID));
-    } else {
-        kinds.push(As::User(rustix::process::geteuid().as_raw()));
+/// The trees this user can start, one after the other.
+fn in_each_tree(check: impl Fn(&mut Tree, As)) {
+    let me = rustix::process::geteuid();
+    let mut kinds = vec![As::User(if me.is_root() { PLAIN_UID } else { me.as_raw() })];
+    if me.is_root() {
+        kinds.push(As::Root { uid_base: UID_BASE });
     }
-    for (number, who) in kinds.into_iter().enumerate() {
-        let offset = port_offset + u16::try_from(number).unwrap() * 100;
-        let mut tree = Tree::start(who, offset, UID_BASE);
-        check(&mut tree);
+    for who in kinds {
+        let mut tree = Tree::with(Options { who, ..Options::default() });
+        check(&mut tree, who);
     }
+}
+
+/// All processes but the supervisor, asked of the kernel and not of the tree.
+fn processes(tree: &Tree) -> Vec<Process> {
+    Process::children_of(tree.supervisor())
 }
 
 #[test]
 fn every_thread_of_every_process_is_confined() {
-    in_each_tree(21_000, |tree| {
-        let processes = tree.processes();
+    in_each_tree(|tree, who| {
+        let all = processes(tree);
         for profile in profiles::ALL {
-            let some = processes.iter().any(|process| process.role == profile.role);
-            assert!(some, "no {} among {processes:?}", profile.role);
+            let some = all.iter().any(|process| process.role == profile.role);
+            assert!(some, "no {} among {all:?}", profile.role);
         }
         let supervisor = Process { pid: tree.supervisor(), role: "moxd".to_owned() };
         assert_eq!(field(&supervisor.status(), "NoNewPrivs:"), ["1"]);
-        for process in &processes {
+        for process in &all {
             assert!(profiles::of_role(&process.role).is_some(), "who is {process:?}?");
-            uids_are_its_own(tree, process, &processes);
+            uids_are_its_own(who, process, &all);
             for status in process.threads() {
                 let is = |name: &str, value: &str| {
                     assert_eq!(field(&status, name), [value], "{name} of {process:?}");
@@ -68,19 +74,19 @@ fn every_thread_of_every_process_is_confined() {
                 let environment = std::fs::read(process.path("environ")).unwrap();
                 assert!(environment.is_empty(), "{process:?} has an environment");
             }
-            limits_are_those_of_its_profile(tree, process);
+            limits_are_those_of_its_profile(who, process);
         }
     });
 }
 
-fn uids_are_its_own(tree: &Tree, process: &Process, all: &[Process]) {
+fn uids_are_its_own(who: As, process: &Process, all: &[Process]) {
     let uids: BTreeSet<u32> = process.uids().into_iter().collect();
     let gids: BTreeSet<u32> = process.gids().into_iter().collect();
     assert!(uids.len() == 1 && gids.len() == 1, "{process:?} {uids:?} {gids:?}");
     assert!(!uids.contains(&0) && !gids.contains(&0), "{process:?}");
     let groups = field(&process.status(), "Groups:");
-    match tree.who {
-        As::Root => {
+    match who {
+        As::Root { .. } => {
             assert!(groups.is_empty(), "{process:?} {groups:?}");
             for other in all.iter().filter(|other| other.role != process.role) {
                 assert_ne!(other.uids(), process.uids(), "{other:?} {process:?}");
@@ -90,7 +96,7 @@ fn uids_are_its_own(tree: &Tree, process: &Process, all: &[Process]) {
     }
 }
 
-fn limits_are_those_of_its_profile(tree: &Tree, process: &Process) {
+fn limits_are_those_of_its_profile(who: As, process: &Process) {
     let limits = &profiles::of_role(&process.role).unwrap().limits;
     let at_most = |name: &str, bound: u64| {
         let (soft, hard) = process.limit(name);
@@ -106,7 +112,7 @@ fn limits_are_those_of_its_profile(tree: &Tree, process: &Process) {
     if let Some(seconds) = limits.cpu_seconds {
         at_most("Max cpu time", seconds);
     }
-    if tree.who == As::Root {
+    if matches!(who, As::Root { .. }) {
         at_most("Max processes", limits.threads);
     }
 }
@@ -117,9 +123,9 @@ fn descriptors_are_the_listed_ones() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    in_each_tree(21_300, |tree| {
+    in_each_tree(|tree, _| {
         let sockets = Sockets::now();
-        for process in tree.processes() {
+        for process in processes(tree) {
             let descriptors = process.descriptors(&sockets);
             let null = Descriptor::Device("/dev/null".into());
             assert_eq!(descriptors.get(&0), Some(&null), "{process:?}");
@@ -138,7 +144,7 @@ fn descriptors_are_the_listed_ones() {
 /// The table of who may hold what, while nobody is connected.
 fn may_hold(tree: &Tree, role: &str, descriptor: &Descriptor) -> bool {
     let faces = ["smtpd-mx", "smtpd-submission", "imapd-front", "httpd-web", "httpd-admin"];
-    let data = tree.folder.path().join("mox");
+    let data = tree.folder();
     match descriptor {
         Descriptor::TcpListener => faces.contains(&role),
         Descriptor::Unix => true,
@@ -161,38 +167,58 @@ fn connected_are_those_whom_the_wiring_table_connects() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    in_each_tree(21_900, |tree| {
-        let mut processes = tree.processes();
-        let supervisor = processes.len();
-        processes.push(Process { pid: tree.supervisor(), role: "moxd".to_owned() });
-        let (pairs, outside) = edges::connected(&processes);
-        assert!(outside.is_empty(), "{outside:?} of {processes:?} talk to somebody outside");
-        let role =
-            |index: usize| ipc::Role::ALL.into_iter().find(|r| r.name() == processes[index].role);
-        let mut seen = BTreeSet::new();
-        for (a, b) in pairs {
-            if a == b || b == supervisor {
-                continue;
-            }
-            let (a, b) = (role(a).unwrap(), role(b).unwrap());
-            assert!(
-                ipc::edge(a, b).or(ipc::edge(b, a)).is_some(),
-                "{a} and {b} are connected, and not by the wiring table"
-            );
-            seen.insert((a.min(b), a.max(b)));
-        }
-        // And the eye that looks sees: every edge between processes that run is there.
-        for edge in ipc::WIRING {
-            let pair = (edge.client.min(edge.server), edge.client.max(edge.server));
-            assert!(seen.contains(&pair), "{} and {} are not connected", edge.client, edge.server);
+    in_each_tree(|tree, _| {
+        let mut all = processes(tree);
+        let supervisor = all.len();
+        all.push(Process { pid: tree.supervisor(), role: "moxd".to_owned() });
+        let role = |index: usize| all[index].role.parse::<ipc::Role>().unwrap();
+        // Edges as they are, without those to the supervisor, and whether any leads outside.
+        let look = || {
+            let (pairs, outside) = edges::connected(&all);
+            let between = pairs.into_iter().filter(|(a, b)| a != b && *b != supervisor);
+            let between: BTreeSet<_> =
+                between.map(|(a, b)| (role(a).min(role(b)), role(a).max(role(b)))).collect();
+            (between, outside)
+        };
+        let table: BTreeSet<_> = ipc::WIRING
+            .iter()
+            .map(|edge| (edge.client.min(edge.server), edge.client.max(edge.server)))
+            .collect();
+        // Connectors are still on their way when the last process says that it serves; one in a
+        // message that is not read yet leads to nobody.
+        let settled = || look() == (table.clone(), BTreeSet::new());
+        if !wait_until(SETTLED, settled) {
+            let (between, outside) = look();
+            assert_eq!(between, table, "connected are not those of the wiring table");
+            assert!(outside.is_empty(), "{outside:?} of {all:?} talk to somebody outside");
         }
     });
 }
 
 #[test]
+fn the_trial_of_the_running_tree_finds_no_hole() {
+    in_each_tree(|tree, _| {
+        let lines = tree.order(Order::ConfineTest(None)).unwrap();
+        let rows: Vec<Row> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), profiles::ALL.len() * Action::ALL.len());
+        // There may be nothing to connect to, and no account yet.
+        let untried = ["open-account-file", "connect-peer-socket"];
+        let holes: Vec<_> = rows
+            .iter()
+            .filter(|row| match row.verdict {
+                Verdict::Allowed => true,
+                Verdict::NotTried { .. } => !untried.contains(&row.action.as_str()),
+                Verdict::Own | Verdict::Refused { .. } => false,
+            })
+            .collect();
+        assert!(holes.is_empty(), "{holes:#?}");
+    });
+}
+
+#[test]
 fn none_outlives_the_supervisor() {
-    in_each_tree(21_600, |tree| {
-        let before = tree.processes();
+    in_each_tree(|tree, _| {
+        let before = processes(tree);
         assert!(!before.is_empty());
         let watched: Vec<_> = before
             .iter()
@@ -229,8 +255,6 @@ fn a_role_cannot_be_started_by_hand() {
 
 #[test]
 fn twins_of_the_real_binaries_are_refused_everything_but_their_own_work() {
-    use sandbox::trial::{Targets, Trial, Verdict, table};
-
     let root = rustix::process::geteuid().is_root();
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().to_str().unwrap().to_owned();
