@@ -261,6 +261,21 @@ impl Index {
                 let bound = u64::try_from(bound).unwrap_or(0);
                 tx.meta.purged_modseq = tx.meta.purged_modseq.max(bound);
             }
+            // Mailboxes and annotations that are gone, as many as messages.
+            tx.c.execute(
+                "DELETE FROM annotation WHERE expunged = 1 AND modseq <= coalesce(
+                   (SELECT modseq FROM annotation WHERE expunged = 1
+                    ORDER BY modseq DESC LIMIT 1 OFFSET ?1), 0)",
+                [keep],
+            )?;
+            tx.c.execute(
+                "DELETE FROM mailbox WHERE expunged = 1 AND modseq <= coalesce(
+                   (SELECT modseq FROM mailbox WHERE expunged = 1
+                    ORDER BY modseq DESC LIMIT 1 OFFSET ?1), 0)
+                 AND NOT EXISTS (SELECT 1 FROM msg WHERE mailbox_id = mailbox.id)
+                 AND NOT EXISTS (SELECT 1 FROM mailbox c WHERE c.parent_id = mailbox.id)",
+                [keep],
+            )?;
             for table in ["delivered", "submitted"] {
                 let key = if table == "delivered" { "delivery_id" } else { "submission_id" };
                 tx.c.execute(

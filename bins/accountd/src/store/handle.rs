@@ -19,7 +19,7 @@ use super::{
     },
     search, settings,
     shared::{Lease, Shared, Watch},
-    types::{Flags, Keyword, MailboxId, MessageId, ModSeq, Role, Uid, UidSet},
+    types::{ContentId, Flags, Keyword, MailboxId, MessageId, ModSeq, Role, Uid, UidSet},
     verify::{self, Finding, Progress},
     worker::{Pool, View},
 };
@@ -557,6 +557,30 @@ impl Account {
     /// Temporary ones.
     pub async fn reparsed(&self, all: Vec<Reparsed>) -> Result<(), StoreError> {
         self.write(move |index| index.reparsed(&all)).await
+    }
+
+    /// The version of the parser whose facts all messages have; 1 for a new account.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn parse_version(&self) -> Result<u32, StoreError> {
+        self.read(|view| read::parse_version(view.connection)).await
+    }
+
+    /// Every message was parsed by this version.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn set_parse_version(&self, version: u32) -> Result<(), StoreError> {
+        self.write(move |index| index.set_parse_version(version)).await
+    }
+
+    /// All contents behind `after`, in a fixed order; at most 1,000. For parsing everything again.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn contents(&self, after: Option<ContentId>) -> Result<Vec<ContentRef>, StoreError> {
+        self.read(move |view| read::contents(view.connection, after)).await
     }
 
     /// Compares the account with what it should be (account-store §12), with `fix` mends counters

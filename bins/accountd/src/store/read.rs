@@ -25,6 +25,8 @@ const ROW_COST: usize = 96;
 const MAX_UIDS: u32 = 65_536;
 /// Rows of one answer about threads.
 const MAX_THREAD_ROWS: u32 = 4096;
+/// Contents of one answer.
+const MAX_CONTENTS: u32 = 1000;
 /// Mailboxes and annotations of one answer about changes.
 const MAX_ACCOUNT_CHANGES: u32 = 20_000;
 
@@ -423,6 +425,25 @@ pub(crate) fn threads(
             parent: r.get::<_, Option<i64>>(3)?.map(MessageId),
             missing_link: r.get::<_, u32>(4)? & super::deliver::bits::MISSING_LINK != 0,
         })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The version of the parser whose facts are stored.
+pub(crate) fn parse_version(c: &Connection) -> Result<u32, StoreError> {
+    Ok(c.query_row("SELECT parse_version FROM meta", [], |r| r.get(0))?)
+}
+
+/// Contents in the order of their numbers, for going through all of them.
+pub(crate) fn contents(
+    c: &Connection,
+    after: Option<ContentId>,
+) -> Result<Vec<ContentRef>, StoreError> {
+    let mut query = c.prepare_cached(
+        "SELECT id, size, prefix FROM content WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let rows = query.query_map(params![after.map_or(0, |a| a.0), MAX_CONTENTS], |r| {
+        Ok(ContentRef { id: ContentId(r.get(0)?), size: r.get(1)?, prefix_len: r.get(2)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

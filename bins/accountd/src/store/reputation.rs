@@ -225,6 +225,14 @@ pub(crate) fn find_same(
 }
 
 impl Index {
+    /// All facts stored are of this version of the parser.
+    pub(crate) fn set_parse_version(&mut self, version: u32) -> Result<(), StoreError> {
+        self.transact(|tx| {
+            tx.c.execute("UPDATE meta SET parse_version = ?1", [version])?;
+            Ok(())
+        })
+    }
+
     /// New facts for contents that are there. Threads stay as they are; what was learned of the old
     /// text is unlearned and learned from the new.
     pub(crate) fn reparsed(&mut self, all: &[Reparsed]) -> Result<(), StoreError> {

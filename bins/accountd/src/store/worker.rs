@@ -43,6 +43,9 @@ const IDLE_CLOSE: Duration = Duration::from_secs(60);
 const IDLE_DRAIN: Duration = Duration::from_secs(30);
 /// Erasing and compacting an open account are looked at this often.
 const CARE: Duration = Duration::from_secs(10);
+/// So often a busy writer stops to look after its accounts too: else a mailbox under steady load would
+/// never be erased or compacted.
+const CARE_WHILE_BUSY: Duration = Duration::from_secs(30);
 /// Reading inside one transaction.
 const READ_TIME: Duration = Duration::from_millis(10);
 /// A log of fewer frames is left alone when an account is closed.
@@ -346,11 +349,13 @@ struct Writer {
     core: Arc<Core>,
     open: BTreeMap<AccountId, Opened>,
     waiting: VecDeque<WriteJob>,
+    cared: Instant,
 }
 
 impl Writer {
     fn new(core: Arc<Core>) -> Self {
-        Self { core, open: BTreeMap::new(), waiting: VecDeque::new() }
+        let cared = core.ports.clock.monotonic();
+        Self { core, open: BTreeMap::new(), waiting: VecDeque::new(), cared }
     }
 
     fn run(mut self, jobs: &Receiver<WriteJob>) {
@@ -369,6 +374,10 @@ impl Writer {
             while self.waiting.len() < MAX_WAITING {
                 let Ok(job) = jobs.try_recv() else { break };
                 self.waiting.push_back(job);
+            }
+            let now = self.core.ports.clock.monotonic();
+            if now.saturating_duration_since(self.cared) >= CARE_WHILE_BUSY {
+                self.care();
             }
             let Some(job) = self.waiting.pop_front() else { continue };
             match job {
@@ -539,6 +548,7 @@ impl Writer {
     /// Looks after open accounts while nothing waits.
     fn care(&mut self) {
         let now = self.core.ports.clock.monotonic();
+        self.cared = now;
         let ids: Vec<AccountId> = self.open.keys().copied().collect();
         for id in ids {
             let Some(opened) = self.open.get_mut(&id) else { continue };

@@ -506,6 +506,59 @@ fn annotations_and_settings_are_bounded() {
 }
 
 #[test]
+fn deleted_mailboxes_are_forgotten_in_the_end() {
+    let world = World::new(16);
+    let mut index = world.create(small());
+    let all = |index: &mut Index| -> i64 {
+        let count = "SELECT count(*) FROM mailbox WHERE expunged = 1";
+        reading(index, |v| Ok(v.connection.query_row(count, [], |r| r.get(0))?)).unwrap()
+    };
+    for n in 0..35 {
+        let made = index.create_mailbox(&format!("m{n}"), None).unwrap();
+        index
+            .set_annotations(Some(made.id), vec![("/private/a".into(), Some((vec![], true)))])
+            .unwrap();
+        index.delete_mailbox(made.id).unwrap();
+    }
+    assert_eq!(all(&mut index), 35);
+    index.purge().unwrap();
+    assert_eq!(all(&mut index), 30);
+    let changes = reading(&mut index, |v| read::account_changes(v.connection, 0)).unwrap();
+    assert_eq!((changes.mailboxes.len(), changes.annotations.len()), (36, 30));
+}
+
+#[test]
+fn contents_can_be_gone_through_and_parsed_again() {
+    let world = World::new(17);
+    let mut index = world.create(small());
+    let at = now(&world);
+    let id = mailbox(&mut index, "Inbox");
+    let stored = deliver(&mut index, message(inbox(), b"opaque".to_vec(), at));
+    deliver(&mut index, NewMessage { flags: Flags::JUNK, ..parsed("b@x", "t", &[], at) });
+    assert_eq!(reading(&mut index, |v| read::parse_version(v.connection)).unwrap(), 1);
+    let all = reading(&mut index, |v| read::contents(v.connection, None)).unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(
+        reading(&mut index, |v| read::contents(v.connection, Some(all[0].id))).unwrap(),
+        all[1..]
+    );
+    let facts = |subject: &str| parsed("n@x", subject, &[], at).facts.unwrap();
+    index
+        .reparsed(&[
+            crate::store::Reparsed { content: all[0].id, facts: facts("new") },
+            crate::store::Reparsed { content: all[1].id, facts: facts("other") },
+        ])
+        .unwrap();
+    index.set_parse_version(2).unwrap();
+    assert_eq!(reading(&mut index, |v| read::parse_version(v.connection)).unwrap(), 2);
+    let wanted = MetaWanted::default();
+    let metas = reading(&mut index, |v| read::metas(v, id, &one(stored.uid), 1, wanted)).unwrap();
+    assert!(metas.metas[0].parsed && metas.metas[0].base_subject == "new");
+    // What was learned from the old text is learned from the new.
+    assert_eq!(crate::store::verify::all(&mut index, false).unwrap(), []);
+}
+
+#[test]
 fn old_tombstones_are_purged_and_links_mended() {
     let world = World::new(15);
     let mut index = world.create(small());
