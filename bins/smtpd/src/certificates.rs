@@ -11,8 +11,10 @@ use tokio::sync::Notify;
 
 /// A call of keyholder's.
 const CALL: Duration = Duration::from_secs(5);
-/// Between two attempts while keyholder is away; a dial waits for its return most of the time.
-const RETRY: Duration = Duration::from_millis(250);
+/// Between two attempts while keyholder is away, doubling; a dial waits for its return most of the
+/// time.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 /// Names of one certificate, and schemes of one key, that are read.
 const MAX_LIST: u32 = 1024;
 
@@ -47,10 +49,12 @@ impl watched::Server for Bell {
 
 /// Never ends.
 pub(crate) async fn keep(line: Line<tls_door::Client>, certificates: Certificates) {
+    let mut retry = FIRST_RETRY;
     loop {
         let bell = Rc::new(Notify::new());
         match fetch(&line, &bell).await {
             Ok((list, handle)) => {
+                retry = FIRST_RETRY;
                 for (name, problem) in certificates.replace(list) {
                     tracing::error!(name, %problem, "a certificate cannot be used");
                 }
@@ -60,7 +64,8 @@ pub(crate) async fn keep(line: Line<tls_door::Client>, certificates: Certificate
             // What there was is kept: keyholder comes back with the same keys.
             Err(why) => {
                 tracing::debug!(%why, "certificates not fetched");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(retry).await;
+                retry = retry.saturating_mul(2).min(LAST_RETRY);
             }
         }
     }

@@ -19,7 +19,19 @@ use std::{process::ExitCode, rc::Rc, sync::Arc};
 use types::{SessionId, SystemClock};
 
 fn main() -> ExitCode {
-    daemon::start(&[Role::SmtpdMx, Role::SmtpdSubmission], profile, serve)
+    daemon::start_prepared(
+        &[Role::SmtpdMx, Role::SmtpdSubmission],
+        profile,
+        |_, _| wake_randomness(),
+        |inherited, ()| serve(inherited),
+    )
+}
+
+/// The first random octets of TLS, drawn before the sandbox closes: aws-lc then finds out once how
+/// this kernel answers a nonsensical madvise(2), which no profile allows.
+fn wake_randomness() -> anyhow::Result<()> {
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut [0; 32]).map_err(|_| anyhow::anyhow!("the system gives no randomness"))
 }
 
 fn profile(role: Role) -> &'static sandbox::Profile {
