@@ -139,6 +139,12 @@ pub fn confine(profile: &Profile, options: &ConfineOptions) -> Result<Report, Co
     apply(profile, options, Walls { landlock: true, seccomp: true })
 }
 
+/// Makes rustix look for the vDSO now, once for the whole process: its first clock_gettime asks the
+/// kernel for the auxiliary vector by a prctl that no role needs afterwards.
+fn find_vdso() {
+    let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+}
+
 pub(crate) fn apply(
     profile: &Profile,
     options: &ConfineOptions,
@@ -150,6 +156,7 @@ pub(crate) fn apply(
         return Err(ConfineError::Threads(threads));
     }
 
+    find_vdso();
     let mut report = Report::new(profile.role);
     refuse_privilege()?;
     report.push(
