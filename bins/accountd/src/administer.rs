@@ -9,12 +9,16 @@ use crate::{
         vault::VaultError,
     },
     directory::{ChangeError, folders},
+    intake::header,
     service::Service,
     store::StoreError,
 };
 use config::directory::edit::{Edit, EditError};
+use ipc::schema::keyholder_capnp::key_admin::Algorithm;
 use types::{AccountId, Address, Domain};
 
+/// Domains whose DKIM records the status shows.
+const MAX_SHOWN_DOMAINS: usize = 20;
 /// Octets of a key's label.
 const MAX_LABEL: usize = 128;
 
@@ -267,7 +271,20 @@ impl Service {
             self.directories.change(&Edit::AddressAdd { address: &address, account })?;
         }
         self.tell_hosted().await;
+        self.make_dkim_keys(domain).await;
         Ok(())
+    }
+
+    /// Gives a domain its first DKIM keys. A signature whose record is not published yet counts as
+    /// none, so they may be used at once; `moxctl` shows the records.
+    pub(crate) async fn make_dkim_keys(&self, domain: &Domain) {
+        let year = header::year(self.clock.now());
+        for (letter, algorithm) in [("a", Algorithm::Ed25519), ("b", Algorithm::Rsa2048)] {
+            let selector = format!("{year}{letter}");
+            if let Err(error) = self.keyholder.generate(domain, &selector, algorithm).await {
+                tracing::warn!(%error, %domain, selector, "no DKIM key was made");
+            }
+        }
     }
 
     pub(crate) async fn domain_remove(&self, domain: &Domain) -> Result<(), Trouble> {
@@ -325,9 +342,9 @@ impl Service {
     }
 
     /// How things stand, for `moxctl`.
-    pub(crate) fn status(&self) -> Vec<(&'static str, String)> {
+    pub(crate) async fn status(&self) -> Vec<(String, String)> {
         let snapshot = self.directories.now();
-        vec![
+        let mut lines: Vec<(String, String)> = [
             ("domains", snapshot.directory.domains().count().to_string()),
             ("accounts", snapshot.directory.accounts().count().to_string()),
             ("directory revision", format!("{:016x}", snapshot.revision)),
@@ -335,5 +352,15 @@ impl Service {
             ("accounts with submissions for the queue", self.outboxes.waiting().to_string()),
             ("disk", if self.is_disk_low() { "low".into() } else { "ok".to_owned() }),
         ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+        for (domain, _) in snapshot.directory.domains().take(MAX_SHOWN_DOMAINS) {
+            match self.keyholder.records(domain).await {
+                Ok(records) => lines.extend(records),
+                Err(error) => lines.push((format!("DKIM records of {domain}"), error.to_string())),
+            }
+        }
+        lines
     }
 }

@@ -26,7 +26,7 @@ use ipc::{Acceptor, Dialer, Limits, Line, Stream};
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 use storage::{Disk, Open};
 use tokio::{net::UnixListener, sync::mpsc, time::Instant};
-use types::{AccountId, Address, Clock, Secret};
+use types::{AccountId, Address, Clock, Domain, Secret};
 
 /// Failed log-ins are written down this often, ticket keys and detached folders looked at.
 const WRITE_LIMITS: Duration = Duration::from_secs(10);
@@ -170,12 +170,17 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>) {
     while service.authority.prepare().await.is_err() {
         tokio::time::sleep(ASK_AGAIN).await;
     }
-    if let Some(seed) = seed
-        && let Err(error) = plant(&service, &seed).await
-    {
-        tracing::error!(%error, "the development account could not be made");
+    let mut local = None;
+    if let Some(seed) = seed {
+        match plant(&service, &seed).await {
+            Ok(domain) => local = Some(domain),
+            Err(error) => tracing::error!(%error, "the development account could not be made"),
+        }
     }
     service.tell_hosted().await;
+    if let Some(domain) = local {
+        service.make_dkim_keys(&domain).await;
+    }
     service.find_left_rows().await;
     service.sweep().await;
     let mut next_hour = Instant::now() + HOURLY;
@@ -194,7 +199,7 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>) {
 }
 
 async fn write_limits(service: &Service) {
-    let rows = service.authority.failed.borrow_mut().to_write(service.clock.now());
+    let rows = service.authority.failed.borrow_mut().unwritten(service.clock.now());
     let Some(rows) = rows else { return };
     let written = service.authority.vault.run(move |records| records.write_failures(&rows)).await;
     if let Err(error) = written {
@@ -202,8 +207,8 @@ async fn write_limits(service: &Service) {
     }
 }
 
-/// The account of a development server, if it is not there.
-async fn plant(service: &Service, seed: &config::Local) -> anyhow::Result<()> {
+/// The account of a development server, if it is not there: its domain.
+async fn plant(service: &Service, seed: &config::Local) -> anyhow::Result<Domain> {
     let address: Address = seed.address.parse().context("its address")?;
     let snapshot = service.directories.now();
     if snapshot.directory.domain(address.domain()).is_none() {
@@ -220,7 +225,7 @@ async fn plant(service: &Service, seed: &config::Local) -> anyhow::Result<()> {
             .await
             .map_err(|_| anyhow::anyhow!("keyholder does not answer"))?;
     }
-    Ok(())
+    Ok(address.domain().clone())
 }
 
 /// Serves moxctl. Whoever is not allowed is hung up on; moxctl tells its user why.

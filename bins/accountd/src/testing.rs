@@ -1,5 +1,7 @@
 //! What tests of several modules need: a store on a real disk.
 
+pub(crate) mod hands;
+
 use crate::store::{Ports, Random, Store, Threads, Tuning};
 use std::{path::Path, sync::Arc};
 use types::SystemClock;

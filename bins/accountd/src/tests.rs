@@ -2,7 +2,10 @@
 //! mailbox by the session door, a submission and the queue's side of it. keyholder and parser are
 //! played by small servers that keep to their schemas.
 
-use crate::run::{Grants, run};
+use crate::{
+    run::{Grants, run},
+    testing::hands::{FakeKeys, FakeParser},
+};
 use ipc::{
     Dialer, Limits, Line, Role, capnp, memory_edge,
     schema::{
@@ -14,8 +17,8 @@ use ipc::{
         auth_capnp::{authenticator, redeemed, renewed, step, success},
         control_capnp::{account_admin, problem},
         inbound_capnp::{begun, committed, message_sink, rcpt_outcome, submitter, transaction},
-        keyholder_capnp::{accountd_keys, key_admin, pepper},
-        parser_capnp::{Blob, facts, job, parser},
+        keyholder_capnp::accountd_keys,
+        parser_capnp::parser,
         queue_capnp::{delivered, delivery, delivery_sink, outbox},
         types_capnp::{byte_sink, peer, watched},
     },
@@ -45,187 +48,6 @@ max_outgoing_messages_per_day = 3
 [account.bob.address."bob@example.org"]
 mailbox = "Work/In"
 "#;
-
-/// keyholder: a pepper that seals by putting the account in front.
-struct FakeKeys;
-
-impl accountd_keys::Server for FakeKeys {
-    async fn pepper(
-        self: Rc<Self>,
-        _: accountd_keys::PepperParams,
-        mut results: accountd_keys::PepperResults,
-    ) -> Result<(), capnp::Error> {
-        results.get().set_pepper(ipc::new_client(FakeKeys));
-        Ok(())
-    }
-
-    async fn key_admin(
-        self: Rc<Self>,
-        _: accountd_keys::KeyAdminParams,
-        mut results: accountd_keys::KeyAdminResults,
-    ) -> Result<(), capnp::Error> {
-        results.get().set_admin(ipc::new_client(FakeKeys));
-        Ok(())
-    }
-}
-
-impl key_admin::Server for FakeKeys {
-    async fn hosted(
-        self: Rc<Self>,
-        params: key_admin::HostedParams,
-        _: key_admin::HostedResults,
-    ) -> Result<(), capnp::Error> {
-        assert_eq!(params.get()?.get_domains()?.len(), 1);
-        Ok(())
-    }
-}
-
-impl pepper::Server for FakeKeys {
-    async fn seal(
-        self: Rc<Self>,
-        params: pepper::SealParams,
-        mut results: pepper::SealResults,
-    ) -> Result<(), capnp::Error> {
-        let params = params.get()?;
-        results.get().set_sealed(&[params.get_account()?, params.get_plain()?].concat());
-        Ok(())
-    }
-
-    async fn open(
-        self: Rc<Self>,
-        params: pepper::OpenParams,
-        mut results: pepper::OpenResults,
-    ) -> Result<(), capnp::Error> {
-        let params = params.get()?;
-        let mut to = results.get().init_outcome();
-        match params.get_sealed()?.strip_prefix(params.get_account()?) {
-            Some(plain) => to.set_plain(plain),
-            None => to.set_damaged(()),
-        }
-        Ok(())
-    }
-
-    async fn mac(
-        self: Rc<Self>,
-        _: pepper::MacParams,
-        mut results: pepper::MacResults,
-    ) -> Result<(), capnp::Error> {
-        results.get().set_mac(&[7; 32]);
-        Ok(())
-    }
-}
-
-/// parser: reads headers by the line; a message with the word POISON ends the job.
-struct FakeParser(Rc<Cell<u32>>);
-
-struct FakeJob {
-    octets: RefCell<Vec<u8>>,
-    failed: Rc<Cell<u32>>,
-}
-
-struct FakeFacts(Vec<u8>);
-
-impl FakeFacts {
-    fn header(&self) -> usize {
-        let end = self.0.windows(4).position(|w| w == b"\r\n\r\n");
-        end.map_or(self.0.len(), |at| at + 4)
-    }
-
-    fn fields(&self, name: &str) -> Vec<String> {
-        let header = String::from_utf8_lossy(&self.0[..self.header()]).into_owned();
-        let field = |line: &str| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        };
-        header.split("\r\n").filter_map(field).collect()
-    }
-}
-
-impl parser::Server for FakeParser {
-    async fn job(
-        self: Rc<Self>,
-        _: parser::JobParams,
-        mut results: parser::JobResults,
-    ) -> Result<(), capnp::Error> {
-        let failed = Rc::clone(&self.0);
-        results.get().set_job(ipc::new_client(FakeJob { octets: RefCell::default(), failed }));
-        Ok(())
-    }
-}
-
-impl job::Server for FakeJob {
-    async fn write(self: Rc<Self>, params: job::WriteParams) -> Result<(), capnp::Error> {
-        self.octets.borrow_mut().extend_from_slice(params.get()?.get_chunk()?);
-        Ok(())
-    }
-
-    async fn finish(
-        self: Rc<Self>,
-        _: job::FinishParams,
-        mut results: job::FinishResults,
-    ) -> Result<(), capnp::Error> {
-        let octets = self.octets.take();
-        if octets.windows(6).any(|w| w == b"POISON") {
-            self.failed.set(self.failed.get() + 1);
-            return Err(capnp::Error::failed("a poisoned job".into()));
-        }
-        results.get().set_facts(ipc::new_client(FakeFacts(octets)));
-        Ok(())
-    }
-}
-
-impl facts::Server for FakeFacts {
-    async fn summary(
-        self: Rc<Self>,
-        _: facts::SummaryParams,
-        mut results: facts::SummaryResults,
-    ) -> Result<(), capnp::Error> {
-        let mut to = results.get().init_summary();
-        to.set_size(self.0.len() as u64);
-        to.set_header_length(self.header() as u64);
-        let one = |name| self.fields(name).into_iter().next().unwrap_or_default();
-        to.set_message_id(one("Message-ID").trim_matches(['<', '>']));
-        to.set_subject_base(one("Subject").to_lowercase().as_str());
-        to.set_has_date(!self.fields("Date").is_empty());
-        to.set_preview("a preview");
-        to.set_text_parts(1);
-        to.set_received_count(u32::try_from(self.fields("Received").len()).unwrap());
-        let from = self.fields("From");
-        to.set_from_field_count(u32::try_from(from.len()).unwrap());
-        let from: Vec<&str> = from.iter().map(String::as_str).collect();
-        to.set_from_addresses(from.as_slice())?;
-        Ok(())
-    }
-
-    async fn blob(
-        self: Rc<Self>,
-        params: facts::BlobParams,
-        mut results: facts::BlobResults,
-    ) -> Result<(), capnp::Error> {
-        let params = params.get()?;
-        let blob = match params.get_kind()? {
-            Blob::Headers => self.0[..self.header()].to_vec(),
-            Blob::Envelope => b"envelope".to_vec(),
-            Blob::Structure => b"structure".to_vec(),
-        };
-        let offset = usize::try_from(params.get_offset()).unwrap();
-        results.get().set_data(&blob[offset..]);
-        results.get().set_total(blob.len() as u64);
-        Ok(())
-    }
-
-    async fn text(
-        self: Rc<Self>,
-        params: facts::TextParams,
-        mut results: facts::TextResults,
-    ) -> Result<(), capnp::Error> {
-        let offset = usize::try_from(params.get()?.get_offset()).unwrap();
-        let text = &self.0[self.header()..];
-        results.get().set_data(&text[offset..]);
-        results.get().set_total(text.len() as u64);
-        Ok(())
-    }
-}
 
 /// A body taken from accountd.
 #[derive(Default)]
@@ -296,6 +118,18 @@ struct Bench {
 
 impl Bench {
     fn start(folder: &std::path::Path) -> Self {
+        std::fs::create_dir_all(folder.join("directory")).unwrap();
+        let file = folder.join("directory/domains.toml");
+        if !file.exists() {
+            std::fs::write(file, DOMAINS).unwrap();
+        }
+        Self::start_with(
+            folder,
+            r#"{"hostname":"mail.example.org","imap_sessions":2,"max_message_size":300000}"#,
+        )
+    }
+
+    fn start_with(folder: &std::path::Path, slice: &str) -> Self {
         let (clients, waiting) = mpsc::channel(16);
         let (parser, parser_end) = memory_edge(Role::Accountd, 0);
         let (keyholder, keyholder_end) = memory_edge(Role::Accountd, 0);
@@ -305,20 +139,11 @@ impl Bench {
             ipc::new_client::<parser::Client, _>(FakeParser(Rc::clone(&failed))).client
         });
         play(keyholder_end, || ipc::new_client::<accountd_keys::Client, _>(FakeKeys).client);
-        std::fs::create_dir_all(folder.join("directory")).unwrap();
-        let file = folder.join("directory/domains.toml");
-        if !file.exists() {
-            std::fs::write(file, DOMAINS).unwrap();
-        }
         let control = folder.join("control");
         let _ = std::fs::remove_file(&control);
         let listener = tokio::net::UnixListener::bind(&control).unwrap();
-        let slice = serde_json::from_str(
-            r#"{"hostname":"mail.example.org","imap_sessions":2,"max_message_size":300000}"#,
-        )
-        .unwrap();
         let grants = Grants {
-            slice,
+            slice: serde_json::from_str(slice).unwrap(),
             folder: folder.to_owned(),
             disk: Arc::new(storage::RealDisk),
             clock: Arc::new(SystemClock),
@@ -817,7 +642,12 @@ fn a_submission_reaches_the_queue_and_comes_back() {
             break (id, content);
         };
         let text = String::from_utf8(content.clone()).unwrap();
-        assert!(text.starts_with(RECEIVED) && text.contains("\r\nDate: "), "{text}");
+        assert!(
+            text.starts_with("DKIM-Signature:")
+                && text.contains(RECEIVED)
+                && text.contains("\r\nDate: "),
+            "{text}"
+        );
         for _ in 0..2 {
             let mut request = outbox.done_request();
             request.get().set_submission(&id);
@@ -858,4 +688,95 @@ async fn from_queue(delivery: &delivery::Client, to: &str, message: &[u8]) -> St
         delivered::Which::NotLocal(()) => "not local".into(),
         delivered::Which::Refused(group) => group.get_code().to_string(),
     }
+}
+
+#[test]
+fn what_an_administrator_does() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::start(folder.path());
+        let admin = bench.admin().await;
+        let kind = |outcome: problem::Reader<'_>| outcome.get_kind().unwrap();
+        let add = async |name: &str, address: &str| {
+            let mut request = admin.account_add_request();
+            request.get().set_name(name);
+            request.get().set_address(address);
+            request.get().set_password(PASSWORD);
+            let response = request.send().promise.await.unwrap();
+            kind(response.get().unwrap().get_problem().unwrap())
+        };
+        assert_eq!(add("eve", "eve@example.org").await, problem::Kind::None);
+        assert_eq!(add("eve", "eve2@example.org").await, problem::Kind::Exists);
+        assert_eq!(add("eve2", "eve@example.org").await, problem::Kind::Invalid);
+        assert_eq!(add("../x", "x@example.org").await, problem::Kind::Invalid);
+        let response = admin.accounts_request().send().promise.await.unwrap();
+        let accounts = response.get().unwrap().get_list().unwrap();
+        let states: Vec<&str> =
+            accounts.iter().map(|a| a.get_state().unwrap().to_str().unwrap()).collect();
+        assert_eq!(states, ["ok", "ok", "ok"], "accounts of blocks without id were made too");
+
+        let front: front_door::Client = bench.door(Role::ImapdFront, 0).await;
+        let authenticator = front.authenticator_request().send().pipeline.get_authenticator();
+        log_in(&authenticator, "eve@example.org", PASSWORD).await.ok().unwrap();
+        let mut request = admin.account_disable_request();
+        request.get().set_name("eve");
+        request.get().set_message("on leave");
+        request.send().promise.await.unwrap();
+        assert_eq!(
+            log_in(&authenticator, "eve@example.org", PASSWORD).await.err(),
+            Some(ipc::schema::auth_capnp::Failure::AccountDisabled)
+        );
+
+        // The whole text, by somebody who read an older one, and by one who read this one.
+        let read = admin.directory_read_request().send().promise.await.unwrap();
+        let read = read.get().unwrap();
+        let text = String::from_utf8(read.get_text().unwrap().to_vec()).unwrap();
+        assert!(text.contains("login_disabled = \"on leave\""), "{text}");
+        let write = async |text: &str, revision| {
+            let mut request = admin.directory_write_request();
+            request.get().set_text(text.as_bytes());
+            request.get().set_revision(revision);
+            let response = request.send().promise.await.unwrap();
+            kind(response.get().unwrap().get_problem().unwrap())
+        };
+        let enabled = text.replace("login_disabled", "description");
+        assert_eq!(write(&enabled, 1).await, problem::Kind::InUse);
+        assert_eq!(write("[account", read.get_revision()).await, problem::Kind::Invalid);
+        assert_eq!(write(&enabled, read.get_revision()).await, problem::Kind::None);
+        log_in(&authenticator, "eve@example.org", PASSWORD).await.ok().unwrap();
+
+        let mut request = admin.domain_remove_request();
+        request.get().set_domain("example.org");
+        let response = request.send().promise.await.unwrap();
+        let outcome = response.get().unwrap().get_problem().unwrap();
+        assert_eq!(outcome.get_kind().unwrap(), problem::Kind::InUse);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_development_server_takes_everything() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let slice = r#"{"hostname":"localhost","imap_sessions":2,"seed":{"account":"mox",
+            "address":"mox@localhost","password":"correct horse","admin_password":"moxadmin"}}"#;
+        let bench = Bench::start_with(folder.path(), slice);
+        // The account is made in the background; until then a log-in fails.
+        let front: front_door::Client = bench.door(Role::ImapdFront, 0).await;
+        let authenticator = front.authenticator_request().send().pipeline.get_authenticator();
+        while log_in(&authenticator, "mox@localhost", PASSWORD).await.is_err() {
+            let admin = bench.admin().await;
+            admin.limits_clear_request().send().promise.await.unwrap();
+        }
+        let mx: mx_door::Client = bench.door(Role::SmtpdMx, 0).await;
+        deliver(&mx, &["anybody@anywhere.example"], MESSAGE).await.unwrap();
+        assert_eq!(deliver(&mx, &["x-permerror@anywhere.example"], MESSAGE).await, Err(550));
+        assert_eq!(deliver(&mx, &["x-452@anywhere.example"], MESSAGE).await, Err(452));
+        let transaction = begin(&mx, "").await;
+        assert_eq!(rcpt(&transaction, "rcptto451@anywhere.example").await, 451);
+        let (account, _, _) = session(&bench, "mox@localhost").await;
+        let (_, total) = open(&account, "INBOX", false).await;
+        assert_eq!(total, 1);
+        bench.stop().await;
+    });
 }

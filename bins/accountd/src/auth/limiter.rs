@@ -205,7 +205,7 @@ impl FailedLogins {
     }
 
     /// The day's counts, if they changed since they were last asked for.
-    pub(crate) fn to_write(&mut self, now: UnixNanos) -> Option<Vec<(Network, Count)>> {
+    pub(crate) fn unwritten(&mut self, now: UnixNanos) -> Option<Vec<(Network, Count)>> {
         std::mem::take(&mut self.changed).then(|| self.day.rows(now))
     }
 
@@ -339,8 +339,8 @@ mod tests {
         for n in 0..50 {
             failed.failed(ip("192.0.2.1"), at(n * 61));
         }
-        let rows = failed.to_write(at(4000)).unwrap();
-        assert!(failed.to_write(at(4000)).is_none());
+        let rows = failed.unwritten(at(4000)).unwrap();
+        assert!(failed.unwritten(at(4000)).is_none());
         let mut again = FailedLogins::new();
         again.restore(rows);
         assert!(!again.may_try(ip("192.0.2.1"), at(4000)));

@@ -40,6 +40,11 @@ pub(crate) fn message_id(host: &Domain) -> Result<String, getrandom::Error> {
     Ok(format!("{}@{host}", BASE64_URL_SAFE_NO_PAD.encode(random)))
 }
 
+/// The year, in UTC.
+pub(crate) fn year(now: UnixNanos) -> String {
+    date(now).split(' ').nth(3).unwrap_or_default().to_owned()
+}
+
 /// RFC 5322 §3.3 date-time, in UTC.
 pub(crate) fn date(now: UnixNanos) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
@@ -85,6 +90,7 @@ mod tests {
         ] {
             assert_eq!(date(UnixNanos::from_seconds(seconds)), text);
         }
+        assert_eq!(year(UnixNanos::from_seconds(1_700_000_000)), "2023");
     }
 
     #[test]

@@ -22,6 +22,8 @@ const PER_MIB: Duration = Duration::from_millis(200);
 const CALL: Duration = Duration::from_secs(10);
 /// How long a parser that restarts is waited for.
 const AWAY: Duration = Duration::from_secs(5);
+/// The pause between two dials.
+const DIAL_AGAIN: Duration = Duration::from_millis(20);
 /// Octets of a blob we keep; larger ones make the message opaque.
 const MAX_BLOB: u64 = 8 << 20;
 /// Octets of text of one part.
@@ -96,8 +98,9 @@ impl Parsers {
                     tracing::warn!(failed, size = message.len(), "a parser failed on a message");
                 }
                 Ok(Tried::Away) if began.elapsed() < AWAY => {
-                    // It is always restarted at once; what dial() waits for is that.
-                    tokio::task::yield_now().await;
+                    // It is always restarted at once; dialling waits for that. Only a dial that
+                    // fails without waiting comes here at once.
+                    tokio::time::sleep(DIAL_AGAIN).await;
                 }
                 Ok(Tried::Away) => return Err(NoParser),
             }
@@ -181,10 +184,6 @@ async fn read(facts: &facts::Client, summary: summary::Reader<'_>) -> Result<Par
     let preview = summary.get_preview()?.to_str()?;
     let base_subject = summary.get_subject_base()?.to_str()?;
     let message_id = summary.get_message_id()?.to_str()?;
-    if preview.len() > MAX_PREVIEW || base_subject.len() > MAX_SUBJECT || message_id.len() > MAX_ID
-    {
-        return Err(lie("a text that is too long"));
-    }
     let references = texts(summary.get_references()?)?;
     let first_kept = references.len().saturating_sub(MAX_REFERENCES);
     let headers = blob(facts, Blob::Headers).await?;
@@ -195,16 +194,21 @@ async fn read(facts: &facts::Client, summary: summary::Reader<'_>) -> Result<Par
         sections: Vec::new(),
         header_text: String::from_utf8_lossy(&headers).into_owned(),
         headers,
-        preview: Some(preview.to_owned()),
-        message_id: Some(message_id.to_owned()).filter(|id| !id.is_empty()),
+        preview: Some(cut(preview, MAX_PREVIEW)),
+        message_id: Some(message_id.to_owned()).filter(|id| (1..=MAX_ID).contains(&id.len())),
         references: references.into_iter().skip(first_kept).collect(),
-        base_subject: base_subject.to_owned(),
+        base_subject: cut(base_subject, MAX_SUBJECT),
         is_response: summary.get_is_response(),
         is_dsn: summary.get_is_dsn(),
         body_text: body_text(facts, summary.get_text_parts()).await?,
         recipients: parsed.recipients.iter().filter_map(|text| recipient(text)).collect(),
     };
     Ok(Parsed { facts: Some(facts), ..parsed })
+}
+
+/// At most `max` octets of a text, whole characters.
+fn cut(text: &str, max: usize) -> String {
+    text[..text.floor_char_boundary(max)].to_owned()
 }
 
 fn recipient(text: &str) -> Option<crate::store::Recipient> {

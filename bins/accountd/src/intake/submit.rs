@@ -78,7 +78,7 @@ impl Service {
         if !parsed.has_date {
             added.push_str(&format!("Date: {}\r\n", header::date(now)));
         }
-        let signatures = self.sign(&author, &message, &added, parsed.header_length).await;
+        let signatures = self.sign(&author, &message, &added, parsed.header_length).await?;
         let prefix = format!("{signatures}{added}");
         let header_length = parsed.header_length + prefix.len() as u64;
         let message = message.with_prefix(prefix.into_bytes());

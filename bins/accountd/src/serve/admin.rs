@@ -449,11 +449,11 @@ impl account_admin::Server for AdminServer {
         _: account_admin::StatusParams,
         mut results: account_admin::StatusResults,
     ) -> Result<(), capnp::Error> {
-        let lines = self.service.status();
+        let lines = self.service.status().await;
         let mut list = results.get().init_lines(wire::count(lines.len()));
         for (at, (key, value)) in (0..).zip(&lines) {
             let mut line = list.reborrow().get(at);
-            line.set_key(*key);
+            line.set_key(key.as_str());
             line.set_value(value.as_bytes());
         }
         Ok(())

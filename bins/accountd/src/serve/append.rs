@@ -66,7 +66,7 @@ impl AppendServer {
             return Err(Refused::DiskFull);
         }
         let parsed = self.service.parsers.parse(&message).await.map_err(|_| Refused::Temporary)?;
-        let content = message.content().map_err(|error| SpoolError::from(error))?;
+        let content = message.content().map_err(SpoolError::from)?;
         let target = store::Target::Mailbox(self.mailbox);
         let mut copy = NewMessage::new(target, content, self.received);
         copy.facts = parsed.facts;

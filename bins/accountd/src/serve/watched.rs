@@ -22,13 +22,15 @@ impl Drop for TaskHandle {
 impl handle::Server for TaskHandle {}
 
 /// Holds a value while the peer holds the handle.
-pub(super) struct Held<T: 'static>(#[expect(dead_code, reason = "held for its Drop")] pub(super) T);
+struct Held<T: 'static> {
+    _value: T,
+}
 
 impl<T: 'static> handle::Server for Held<T> {}
 
 /// A handle that holds `value`.
 pub(super) fn holding<T: 'static>(value: T) -> handle::Client {
-    ipc::new_client(Held(value))
+    ipc::new_client(Held { _value: value })
 }
 
 /// Calls `sink` with each number that `next` gives, and tells it the end when `revoked` comes.
