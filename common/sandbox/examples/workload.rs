@@ -121,6 +121,7 @@ async fn runtime_work(before: &Before) {
     assert_eq!(memfd::read_sealed(&before.config, 100).unwrap(), b"[listeners]");
     figures::map_to_write(&before.figures).unwrap()[3].fetch_add(1, Ordering::Relaxed);
     process::set_name("renamed").unwrap();
+    assert!(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_nsec >= 0);
     assert!(rustix::process::getrlimit(rustix::process::Resource::Nofile).current.is_some());
 }
 
