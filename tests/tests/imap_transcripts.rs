@@ -298,7 +298,7 @@ impl World for Pure {
     }
 
     fn open(&mut self, connection: u32) -> Result<(), String> {
-        let machine = Front::new(self.security, mechanisms(self.security));
+        let machine = Front::new(self.security, mechanisms(self.security), 5);
         let mut out = Out::new();
         machine.greet(&mut out);
         let mut conn = Conn {

@@ -16,9 +16,6 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use types::Secret;
 
-/// Refused log-ins on one connection: the limits per address are elsewhere, this one ends a
-/// connection that only guesses.
-const MAX_FAILURES: u32 = 5;
 /// Commands without a log-in: a stranger has little to say.
 const MAX_COMMANDS: u32 = 100;
 /// Octets of one SASL message.
@@ -125,15 +122,17 @@ pub struct Front {
     /// Names of the mechanisms to announce; empty where TLS has to come first.
     mechanisms: Vec<String>,
     state: State,
-    failures: u32,
+    /// Refused log-ins left: the limits per address are elsewhere, this one ends a connection that
+    /// only guesses.
+    tries: u32,
     commands: u32,
 }
 
 impl Front {
-    /// A new connection.
+    /// A new connection that may fail to log in `tries` times.
     #[must_use]
-    pub fn new(security: Security, mechanisms: Vec<String>) -> Self {
-        Self { security, mechanisms, state: State::Commands, failures: 0, commands: 0 }
+    pub fn new(security: Security, mechanisms: Vec<String>, tries: u32) -> Self {
+        Self { security, mechanisms, state: State::Commands, tries, commands: 0 }
     }
 
     /// The greeting.
@@ -359,8 +358,8 @@ impl Front {
         if matches!(why, Failure::Temporary) {
             return Next::Read;
         }
-        self.failures = self.failures.saturating_add(1);
-        if self.failures >= MAX_FAILURES {
+        self.tries = self.tries.saturating_sub(1);
+        if self.tries == 0 {
             out.status(None, Condition::Bye, None, "too many failed log-ins");
             return self.close();
         }
@@ -440,13 +439,15 @@ mod tests {
             .collect()
     }
 
+    const TRIES: u32 = 5;
+
     fn front(security: Security) -> Front {
         let names: &[&str] = if security == Security::Tls {
             &["SCRAM-SHA-256", "PLAIN"]
         } else {
             &["SCRAM-SHA-256"]
         };
-        Front::new(security, names.iter().map(|name| (*name).to_owned()).collect())
+        Front::new(security, names.iter().map(|name| (*name).to_owned()).collect(), TRIES)
     }
 
     #[test]
@@ -507,7 +508,7 @@ mod tests {
             assert!(matches!(front.line(line, &mut out), Next::Cancel));
             assert!(text(&mut out).starts_with(answer));
         }
-        for left in (0..MAX_FAILURES).rev() {
+        for left in (0..TRIES).rev() {
             front.command(b"a AUTHENTICATE PLAIN AGEAYg==", &mut out);
             let next = front.step(&Step::Failure(Failure::BadCredentials), &mut out);
             assert_eq!(matches!(next, Next::Close), left == 0);

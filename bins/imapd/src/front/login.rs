@@ -69,7 +69,7 @@ pub(super) async fn until_log_in(
         accepted,
         peer,
         conn,
-        front: Front::new(security, Vec::new()),
+        front: Front::new(security, Vec::new(), 0),
         reader: Reader::new(Limits::FRONT),
         out: Out::new(),
         pending: Vec::new(),
@@ -82,7 +82,7 @@ pub(super) async fn until_log_in(
         return None;
     }
     if let Some(mechanisms) = login.mechanisms().await {
-        login.front = Front::new(security, mechanisms);
+        login.front = Front::new(security, mechanisms, shared.limits.failed_logins);
     } else {
         Front::turn_away(&mut login.out, "try again later");
         login.flush().await?;
@@ -228,6 +228,12 @@ impl Login<'_> {
         Ok(door.authenticator_request().send().pipeline.get_authenticator())
     }
 
+    /// Whether nobody may log in before TLS. accountd decides the same by the listener's name; here
+    /// it keeps a password from leaving this process.
+    fn tls_missing(&self) -> bool {
+        self.accepted.listener.require_tls && !self.conn.is_tls()
+    }
+
     /// None: accountd is away.
     async fn mechanisms(&self) -> Option<Vec<String>> {
         let authenticator = self.authenticator().await.ok()?;
@@ -238,12 +244,19 @@ impl Login<'_> {
         let names = answer.get().ok()?.get_names().ok()?;
         let mut mechanisms = Vec::new();
         for name in names {
-            mechanisms.push(name.ok()?.to_str().ok()?.to_owned());
+            let name = name.ok()?.to_str().ok()?;
+            // SASL LOGIN is a habit of SMTP clients; IMAP has a command for it.
+            if name != "LOGIN" && !self.tls_missing() {
+                mechanisms.push(name.to_owned());
+            }
         }
         Some(mechanisms)
     }
 
     async fn start(&self, mechanism: &str, initial: Option<&Secret<Vec<u8>>>) -> Answer {
+        if self.tls_missing() {
+            return Answer::Failure(Failure::TlsRequired);
+        }
         let Ok(authenticator) = self.authenticator().await else {
             return Answer::Failure(Failure::Temporary);
         };
