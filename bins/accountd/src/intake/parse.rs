@@ -282,3 +282,149 @@ async fn body_text(facts: &facts::Client, parts: u32) -> Result<Vec<String>, cap
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc::{Limits, Role, memory_edge};
+    use std::cell::RefCell;
+
+    /// What a parser that was taken over might say.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Lie {
+        None,
+        Size,
+        Header,
+        Texts,
+        NoUtf8,
+        TotalChanges,
+        Endless,
+        TooMuch,
+        NoAnswer,
+    }
+
+    struct Liar(Lie, Rc<Cell<u32>>);
+
+    struct LiarsJob(Lie, RefCell<u64>);
+
+    struct LiarsFacts(Lie, u64);
+
+    impl parser::Server for Liar {
+        async fn job(
+            self: Rc<Self>,
+            _: parser::JobParams,
+            mut results: parser::JobResults,
+        ) -> Result<(), capnp::Error> {
+            self.1.set(self.1.get() + 1);
+            results.get().set_job(ipc::new_client(LiarsJob(self.0, RefCell::new(0))));
+            Ok(())
+        }
+    }
+
+    impl job::Server for LiarsJob {
+        async fn write(self: Rc<Self>, params: job::WriteParams) -> Result<(), capnp::Error> {
+            *self.1.borrow_mut() += params.get()?.get_chunk()?.len() as u64;
+            Ok(())
+        }
+
+        async fn finish(
+            self: Rc<Self>,
+            _: job::FinishParams,
+            mut results: job::FinishResults,
+        ) -> Result<(), capnp::Error> {
+            let size = *self.1.borrow();
+            results.get().set_facts(ipc::new_client(LiarsFacts(self.0, size)));
+            Ok(())
+        }
+    }
+
+    impl facts::Server for LiarsFacts {
+        async fn summary(
+            self: Rc<Self>,
+            _: facts::SummaryParams,
+            mut results: facts::SummaryResults,
+        ) -> Result<(), capnp::Error> {
+            let Self(lie, size) = *self;
+            let mut to = results.get().init_summary();
+            to.set_size(if lie == Lie::Size { size + 1 } else { size });
+            to.set_header_length(if lie == Lie::Header { size + 1 } else { size });
+            to.set_text_parts(if lie == Lie::Texts { u32::MAX } else { 1 });
+            to.set_preview("é".repeat(2_000).as_str());
+            to.set_message_id("x".repeat(5_000).as_str());
+            Ok(())
+        }
+
+        async fn blob(
+            self: Rc<Self>,
+            params: facts::BlobParams,
+            mut results: facts::BlobResults,
+        ) -> Result<(), capnp::Error> {
+            let offset = params.get()?.get_offset();
+            let mut to = results.get();
+            let total = match self.0 {
+                Lie::TotalChanges => 10 + offset,
+                Lie::TooMuch => u64::MAX,
+                Lie::Endless => 10,
+                Lie::None | Lie::Size | Lie::Header | Lie::Texts | Lie::NoUtf8 | Lie::NoAnswer => 2,
+            };
+            to.set_total(total);
+            to.set_data(if self.0 == Lie::Endless { b"" } else { b"ab" });
+            Ok(())
+        }
+
+        async fn text(
+            self: Rc<Self>,
+            _: facts::TextParams,
+            mut results: facts::TextResults,
+        ) -> Result<(), capnp::Error> {
+            if self.0 == Lie::NoAnswer {
+                return Err(capnp::Error::failed("gone".into()));
+            }
+            results.get().set_total(2);
+            results.get().set_data(if self.0 == Lie::NoUtf8 { b"\xff\xfe" } else { b"ok" });
+            Ok(())
+        }
+    }
+
+    async fn parse(lie: Lie) -> (Parsed, u32) {
+        let (dialer, mut acceptor) = memory_edge(Role::Accountd, 0);
+        let jobs = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&jobs);
+        tokio::task::spawn_local(async move {
+            while let Some(ipc::Incoming::Rpc(stream)) = acceptor.accept().await {
+                let liar: parser::Client = ipc::new_client(Liar(lie, Rc::clone(&counted)));
+                tokio::task::spawn_local(ipc::serve(stream, liar.client, Limits::default()));
+            }
+        });
+        let parsers = Parsers::new([Line::new(dialer, Limits::default())]);
+        let message = Spooled::of(b"A: b\r\n\r\ntext\r\n".to_vec());
+        (parsers.parse(&message).await.unwrap(), jobs.get())
+    }
+
+    #[test]
+    fn what_does_not_fit_the_message_is_not_believed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (parsed, jobs) = parse(Lie::None).await;
+            let facts = parsed.facts.unwrap();
+            assert_eq!(jobs, 1);
+            assert_eq!((facts.envelope.as_slice(), facts.body_text.len()), (&b"ab"[..], 1));
+            assert_eq!(facts.preview.unwrap().len(), MAX_PREVIEW);
+            assert_eq!(facts.message_id, None);
+            for lie in [
+                Lie::Size,
+                Lie::Header,
+                Lie::Texts,
+                Lie::NoUtf8,
+                Lie::TotalChanges,
+                Lie::Endless,
+                Lie::TooMuch,
+                Lie::NoAnswer,
+            ] {
+                let (parsed, jobs) = parse(lie).await;
+                assert!(parsed.facts.is_none(), "{lie:?}");
+                assert_eq!((parsed.header_length, jobs), (0, 2), "{lie:?}");
+            }
+        });
+    }
+}
