@@ -117,6 +117,13 @@ fn fault(error: impl std::fmt::Display) -> capnp::Error {
     capnp::Error::overloaded(error.to_string())
 }
 
+/// Runs work in a task of its own: a method's future ends where it is when its caller hangs up.
+async fn to_its_end<T: 'static>(
+    work: impl Future<Output = Result<T, capnp::Error>> + 'static,
+) -> Result<T, capnp::Error> {
+    tokio::task::spawn_local(work).await.map_err(fault)?
+}
+
 impl Admin {
     /// A page of the queue.
     async fn page(
@@ -155,8 +162,12 @@ impl queue_admin::Server for Admin {
         let params = params.get()?;
         let filter = Filter::read(params.get_filter()?)?;
         let after = params.get_after()?;
-        let after = if after.is_empty() { None } else { QueueId::try_from(after).ok() };
-        let (mut after, mut kept) = (after, Vec::new());
+        let bad = |_| capnp::Error::failed("not a queue id".into());
+        let mut after = match after {
+            [] => None,
+            id => Some(QueueId::try_from(id).map_err(bad)?),
+        };
+        let mut kept = Vec::new();
         // On to the next page while the filter leaves nothing of this one: an answer with `more` is
         // never empty, so its last id always moves the caller on.
         let more = loop {
@@ -183,12 +194,15 @@ impl queue_admin::Server for Admin {
         mut results: queue_admin::RetryResults,
     ) -> Result<(), capnp::Error> {
         let filter = Filter::read(params.get()?.get_filter()?)?;
-        let ids = self.matching(&filter).await?;
-        let (count, now) = (ids.len() as u64, self.0.clock.now());
-        let done = self.0.worker.run(move |shelf| shelf.retry(&ids, now)).await;
-        done.map_err(fault)?.map_err(fault)?;
-        self.0.changed.notify_one();
-        results.get().set_count(count);
+        let whole = async move {
+            let ids = self.matching(&filter).await?;
+            let (count, now) = (ids.len() as u64, self.0.clock.now());
+            let done = self.0.worker.run(move |shelf| shelf.retry(&ids, now)).await;
+            done.map_err(fault)?.map_err(fault)?;
+            self.0.changed.notify_one();
+            Ok::<_, capnp::Error>(count)
+        };
+        results.get().set_count(to_its_end(whole).await?);
         Ok(())
     }
 
@@ -198,15 +212,18 @@ impl queue_admin::Server for Admin {
         mut results: queue_admin::DropResults,
     ) -> Result<(), capnp::Error> {
         let filter = Filter::read(params.get()?.get_filter()?)?;
-        let ids = self.matching(&filter).await?;
-        let (count, now) = (ids.len() as u64, self.0.clock.now());
-        for id in &ids {
-            tracing::info!(queue_id = %id, "dropped by the administrator");
-        }
-        let gone: Vec<_> = ids.into_iter().map(|id| (id, crate::queue::Settled::Gone)).collect();
-        let done = self.0.worker.run(move |shelf| shelf.settle(&gone, &[], now)).await;
-        done.map_err(fault)?.map_err(fault)?;
-        results.get().set_count(count);
+        let whole = async move {
+            let ids = self.matching(&filter).await?;
+            let (count, now) = (ids.len() as u64, self.0.clock.now());
+            let gone: Vec<_> = ids.iter().map(|&id| (id, crate::queue::Settled::Gone)).collect();
+            let done = self.0.worker.run(move |shelf| shelf.settle(&gone, &[], now)).await;
+            done.map_err(fault)?.map_err(fault)?;
+            for id in &ids {
+                tracing::info!(queue_id = %id, "dropped by the administrator");
+            }
+            Ok::<_, capnp::Error>(count)
+        };
+        results.get().set_count(to_its_end(whole).await?);
         Ok(())
     }
 

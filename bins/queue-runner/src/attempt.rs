@@ -7,6 +7,7 @@ use crate::{
     run::{Group, Shared},
     schedule::{self, Next},
     spool,
+    worker::{Gone, Shelf},
 };
 use anyhow::Context as _;
 use ipc::{
@@ -32,6 +33,9 @@ const DIALOGUE: Duration = Duration::from_secs(45 * 60);
 
 /// When a process of ours was away: soon, and not counted as an attempt.
 const AFTER_FAULT: Duration = Duration::from_secs(15);
+
+/// Should we die while mail is on its way to accountd.
+const AFTER_DEATH: Duration = Duration::from_secs(60);
 
 /// What is read from the spool and sent at once.
 const CHUNK: usize = 64 * 1024;
@@ -63,10 +67,22 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Code and words; an enhanced code only where one was given.
+    pub(crate) fn reply(&self) -> String {
+        let Self { code, enhanced, text, .. } = self;
+        let space = if enhanced.is_empty() { "" } else { " " };
+        format!("{code}{space}{enhanced} {text}")
+    }
+
     fn line(&self) -> String {
-        let Self { code, enhanced, text, host } = self;
-        let by = if host.is_empty() { String::new() } else { format!("{host}: ") };
-        format!("{by}{code} {enhanced} {text}")
+        let by = if self.host.is_empty() { String::new() } else { format!("{}: ", self.host) };
+        format!("{by}{}", self.reply())
+    }
+
+    /// Something between us and the other server broke when it may have had the message.
+    fn midway(why: &anyhow::Error) -> Self {
+        let text = format!("the attempt broke off: {why:#}");
+        Self { code: 451, enhanced: "4.3.0".into(), text, host: String::new() }
     }
 }
 
@@ -84,6 +100,8 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
     let attempts = group.recipients.first().map_or(0, |r| r.attempts) + 1;
     // Should we die in this attempt: not before what would follow a failure.
     let next = match schedule::after_failure(&shared.queue, attempts, now, 0) {
+        // accountd knows what it has: nothing is doubled by coming back soon.
+        _ if local.iter().all(|&local| local) => now.plus(AFTER_DEATH),
         Next::Retry { at, .. } => at,
         Next::GiveUp => now.plus(Duration::from_secs(3_600)),
     };
@@ -104,9 +122,20 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
     if !remote.is_empty() {
         let recipients: Vec<&Recipient> =
             remote.iter().filter_map(|&at| group.recipients.get(at)).collect();
-        let found = to_outbound(shared, &group, &recipients, attempts).await;
-        let found =
-            found.unwrap_or_else(|why| vec![Outcome::Fault(format!("{why:#}")); recipients.len()]);
+        let all = |outcome| vec![outcome; recipients.len()];
+        let found = match begin_outbound(shared, &group, &recipients, attempts).await {
+            Err(why) => all(Outcome::Fault(format!("{why:#}"))),
+            // From here on the other server may have it: that counts as an attempt, or a job that
+            // brings outbound down would be sent for ever.
+            Ok(delivery) => {
+                let ending = end_outbound(shared, &group, &recipients, &delivery);
+                match tokio::time::timeout(DIALOGUE, ending).await {
+                    Ok(Ok(found)) => found,
+                    Ok(Err(why)) => all(Outcome::Temporary(Failure::midway(&why))),
+                    Err(late) => all(Outcome::Temporary(Failure::midway(&late.into()))),
+                }
+            }
+        };
         for (at, outcome) in remote.into_iter().zip(found) {
             if let Some(slot) = outcomes.get_mut(at) {
                 *slot = outcome;
@@ -181,12 +210,12 @@ fn by_code(failure: Failure) -> Outcome {
     }
 }
 
-async fn to_outbound(
+async fn begin_outbound(
     shared: &Shared,
     group: &Group,
     recipients: &[&Recipient],
     attempts: u32,
-) -> anyhow::Result<Vec<Outcome>> {
+) -> anyhow::Result<outbound_capnp::delivery::Client> {
     let message = &group.message;
     let mut request = shared.outbound.client().await?.deliver_request();
     let mut job = request.get().init_job();
@@ -203,7 +232,16 @@ async fn to_outbound(
         list.set(at, &recipient.address);
     }
     let answer = within(SHORT, request.send().promise).await?;
-    let delivery = answer.get()?.get_delivery()?;
+    Ok(answer.get()?.get_delivery()?)
+}
+
+async fn end_outbound(
+    shared: &Shared,
+    group: &Group,
+    recipients: &[&Recipient],
+    delivery: &outbound_capnp::delivery::Client,
+) -> anyhow::Result<Vec<Outcome>> {
+    let message = &group.message;
     for_each_chunk(shared, message.submission, async |chunk| {
         let mut request = delivery.write_request();
         request.get().set_chunk(chunk);
@@ -215,7 +253,7 @@ async fn to_outbound(
     let report = answer.get()?.get_report()?;
     for line in report.get_log()? {
         tracing::info!(submission = %message.submission, msg = message.message_id,
-            line = line?.to_str()?, "dialogue");
+            line = &*String::from_utf8_lossy(line?.as_bytes()), "dialogue");
     }
     let results = report.get_recipients()?;
     recipients
@@ -225,7 +263,8 @@ async fn to_outbound(
             let found = results.iter().find(|result| {
                 result.get_address().is_ok_and(|a| a.as_bytes() == recipient.address.as_bytes())
             });
-            found.map_or_else(|| Ok(Outcome::Fault("not reported".into())), read_result)
+            let missing = || Outcome::Temporary(Failure::midway(&anyhow::anyhow!("not reported")));
+            found.map_or_else(|| Ok(missing()), read_result)
         })
         .collect()
 }
@@ -255,8 +294,7 @@ async fn for_each_chunk(
 ) -> anyhow::Result<()> {
     let mut offset = 0;
     loop {
-        let read =
-            move |shelf: &mut crate::worker::Shelf| spool::read(shelf, submission, offset, CHUNK);
+        let read = move |shelf: &mut Shelf| spool::read(shelf, submission, offset, CHUNK);
         let chunk = shared.worker.run(read).await??;
         if chunk.is_empty() {
             return Ok(());
@@ -266,12 +304,32 @@ async fn for_each_chunk(
     }
 }
 
+/// Records what became of a group. While the disk takes nothing, again and again: what was
+/// delivered and not recorded would be delivered twice.
 async fn settle(shared: &Rc<Shared>, group: &Group, outcomes: Vec<Outcome>) -> anyhow::Result<()> {
+    for (recipient, outcome) in group.recipients.iter().zip(&outcomes) {
+        log(group, recipient, outcome);
+    }
+    loop {
+        match try_settle(shared, group, &outcomes).await {
+            Err(error) if !error.is::<Gone>() => {
+                tracing::error!(error = format!("{error:#}"), "record an attempt");
+                tokio::time::sleep(AFTER_FAULT).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_settle(
+    shared: &Rc<Shared>,
+    group: &Group,
+    outcomes: &[Outcome],
+) -> anyhow::Result<()> {
     let now = shared.clock.now();
     let (mut settled, mut reports) = (Vec::new(), Vec::new());
     for (recipient, outcome) in group.recipients.iter().zip(outcomes) {
-        log(group, recipient, &outcome);
-        let (what, report) = decide(shared, recipient, outcome, now);
+        let (what, report) = decide(shared, recipient, outcome.clone(), now);
         settled.push((recipient.queue_id, what));
         if let Some((kind, failure)) = report {
             let written = report::write(shared, &group.message, recipient, kind, &failure, now);
@@ -279,7 +337,15 @@ async fn settle(shared: &Rc<Shared>, group: &Group, outcomes: Vec<Outcome>) -> a
         }
     }
     let reported = !reports.is_empty();
-    shared.worker.run(move |shelf| shelf.settle(&settled, &reports, now)).await??;
+    let work = move |shelf: &mut Shelf| {
+        let done = shelf.settle(&settled, &reports, now);
+        done.inspect_err(|_| {
+            for (message, _) in &reports {
+                spool::remove(shelf, message.submission);
+            }
+        })
+    };
+    shared.worker.run(work).await??;
     if reported {
         shared.changed.notify_one();
     }
@@ -297,9 +363,12 @@ fn decide(
     match outcome {
         Outcome::Delivered(_) => (Settled::Gone, None),
         Outcome::Permanent(failure) => (Settled::Gone, Some((Kind::Failed, failure))),
-        Outcome::Fault(error) => (Settled::Uncounted { at: now.plus(AFTER_FAULT), error }, None),
+        Outcome::Fault(error) => {
+            let at = now.plus(AFTER_FAULT);
+            (Settled::Uncounted { at, attempts: recipient.attempts, error }, None)
+        }
         Outcome::Temporary(failure) => {
-            let jitter = u64::from_le_bytes(first_eight(recipient.queue_id.as_bytes()));
+            let jitter = u64::from_le_bytes(chance_of(recipient.queue_id.as_bytes()));
             let next = schedule::after_failure(&shared.queue, attempts, now, jitter);
             match next {
                 Next::GiveUp => (Settled::Gone, Some((Kind::Failed, failure))),
@@ -314,9 +383,10 @@ fn decide(
     }
 }
 
-fn first_eight(id: &[u8; QueueId::OCTETS]) -> [u8; 8] {
+fn chance_of(id: &[u8; QueueId::OCTETS]) -> [u8; 8] {
     let mut eight = [0; 8];
-    for (to, from) in eight.iter_mut().zip(id) {
+    // From the end, where chance is.
+    for (to, from) in eight.iter_mut().zip(id.iter().rev().take(5)) {
         *to = *from;
     }
     eight

@@ -19,9 +19,9 @@ use ipc::{
     },
     within,
 };
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use tokio::sync::Notify;
-use types::{Address, Clock, QueueId, SubmissionId, UnixNanos};
+use types::{Address, Clock, QueueId, ReversePath, SubmissionId, UnixNanos};
 
 /// How long a short call may take.
 const SHORT: Duration = Duration::from_secs(10);
@@ -132,20 +132,47 @@ async fn take_batch(
     if items.len() > BATCH {
         anyhow::bail!("more than was asked for");
     }
-    let took_any = !items.is_empty();
+    let mut took_any = false;
     for item in items {
-        let (message, recipients) = read(item, clock.now())?;
-        let submission = message.submission;
+        let submission = SubmissionId::try_from(item.get_submission()?)?;
         let known = worker.run(move |shelf| shelf.was_taken(submission)).await??;
         if !known {
-            take(outbox, worker, message, recipients, clock.now()).await?;
-            queued.notify_one();
+            let taken = match read(item, clock.now()) {
+                Ok((message, recipients)) => {
+                    take(outbox, worker, message, recipients, clock.now()).await
+                }
+                Err(error) => Err(Skip::This(error)),
+            };
+            match taken {
+                Ok(()) => queued.notify_one(),
+                // It stays in the outbox; one that is damaged must not hold up everybody's mail.
+                Err(Skip::This(error)) => {
+                    tracing::error!(%submission, error = format!("{error:#}"), "cannot be queued");
+                    continue;
+                }
+                Err(Skip::All(error)) => return Err(error),
+            }
         }
+        took_any = true;
         let mut request = outbox.done_request();
         request.get().set_submission(submission.as_bytes());
         within(SHORT, request.send().promise).await.context("done")?;
     }
     Ok(more && took_any)
+}
+
+/// Why a submission was not taken.
+enum Skip {
+    /// It has a fault of its own.
+    This(anyhow::Error),
+    /// accountd or the disk is away: no other would fare better.
+    All(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Skip {
+    fn from(error: E) -> Self {
+        Self::All(error.into())
+    }
 }
 
 async fn take(
@@ -154,7 +181,7 @@ async fn take(
     mut message: Message,
     recipients: Vec<Recipient>,
     now: UnixNanos,
-) -> anyhow::Result<()> {
+) -> Result<(), Skip> {
     let submission = message.submission;
     let collector = Collector::begin(worker, submission).await?;
     let mut request = outbox.content_request();
@@ -162,25 +189,33 @@ async fn take(
     request.get().set_sink(collector.sink());
     let answer = within(CONTENT, request.send().promise).await.context("content")?;
     if !answer.get()?.get_found() {
-        anyhow::bail!("submission {submission} is listed but has no content");
+        return Err(Skip::This(anyhow::anyhow!("listed, but without content")));
     }
-    let length = collector.finish().await?.context("content broke off")?;
+    let Some(length) = collector.finish().await? else {
+        return Err(Skip::This(anyhow::anyhow!("the content broke off")));
+    };
     if length != message.size {
         tracing::warn!(%submission, length, said = message.size, "content of another length");
         message.size = length;
     }
+    let (row, rows) = (message.clone(), recipients.clone());
+    worker.run(move |shelf| shelf.add(&row, &rows, now)).await??;
     for recipient in &recipients {
         tracing::info!(queue_id = %recipient.queue_id, account = message.account,
             msg = message.message_id, to = recipient.address, %submission, "queued");
     }
-    worker.run(move |shelf| shelf.add(&message, &recipients, now)).await??;
     Ok(())
 }
 
-/// A new id for a recipient.
-pub(crate) fn new_queue_id() -> anyhow::Result<QueueId> {
+/// A new id for a recipient: five octets of time, in hundredths of a second, and five of chance.
+/// So the order of ids is that of age, and a place in it means something after its row is gone.
+pub(crate) fn new_queue_id(now: UnixNanos) -> anyhow::Result<QueueId> {
     let mut bytes = [0; QueueId::OCTETS];
     getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    let time = now.0.div_euclid(10_000_000).to_be_bytes();
+    for (to, from) in bytes.iter_mut().zip(time.iter().skip(3)) {
+        *to = *from;
+    }
     Ok(QueueId::from_bytes(bytes))
 }
 
@@ -191,6 +226,12 @@ pub(crate) fn new_submission_id() -> anyhow::Result<SubmissionId> {
     Ok(SubmissionId::from_bytes(bytes))
 }
 
+/// As it came, if it is one: an attempt must not find out that it is not.
+fn reverse_path(text: &str) -> anyhow::Result<String> {
+    ReversePath::from_inner(text).map_err(|_| anyhow::anyhow!("not a reverse-path"))?;
+    Ok(text.to_owned())
+}
+
 fn read(
     item: queue_capnp::item::Reader<'_>,
     now: UnixNanos,
@@ -199,7 +240,7 @@ fn read(
     let message = Message {
         submission,
         account: item.get_account()?.to_string()?,
-        from: item.get_from()?.to_string()?,
+        from: reverse_path(item.get_from()?.to_str()?)?,
         size: item.get_size(),
         header_length: item.get_header_length(),
         smtputf8: item.get_smtputf8(),
@@ -215,10 +256,17 @@ fn read(
         anyhow::bail!("submission {submission} has {} recipients", list.len());
     }
     let not_before = UnixNanos(item.get_not_before_unix_ns());
-    let recipients = list.iter().map(|recipient| {
+    let mut seen = BTreeSet::new();
+    let addresses = list.iter().map(|recipient| {
         let address: Address = recipient.get_address()?.to_str()?.parse()?;
+        Ok(address)
+    });
+    let addresses = addresses.collect::<anyhow::Result<Vec<_>>>()?;
+    // Who is named twice gets it once.
+    let once = addresses.into_iter().filter(|address| seen.insert(address.to_string()));
+    let recipients = once.map(|address| {
         Ok(Recipient {
-            queue_id: new_queue_id()?,
+            queue_id: new_queue_id(now)?,
             submission,
             domain: address.domain().to_string(),
             address: address.to_string(),

@@ -53,8 +53,8 @@ pub(crate) enum Settled {
     Gone,
     /// Try again.
     Again { at: UnixNanos, error: String },
-    /// Try again, and forget that it was tried: the fault was ours.
-    Uncounted { at: UnixNanos, error: String },
+    /// Try again, and forget that it was tried, the fault was ours: `attempts` are those before.
+    Uncounted { at: UnixNanos, attempts: u32, error: String },
 }
 
 fn integer(value: u64) -> i64 {
@@ -86,33 +86,40 @@ impl Shelf {
         self.database.write(|w| insert(w, message, recipients, now).map_err(Error::from))
     }
 
-    /// Recipients that are due, oldest first, with their messages.
+    /// Recipients that are due, oldest first, with their messages; none in the domains of `but`,
+    /// or one slow domain with a long queue would hide all others.
     pub(crate) fn due(
         &mut self,
         now: UnixNanos,
+        but: &[String],
         max: usize,
     ) -> Result<Vec<(Recipient, Message)>, Error> {
+        let marks = vec!["?"; but.len()].join(",");
         self.database.read(|db| {
-            let mut statement = db.prepare_cached(
+            let mut statement = db.prepare_cached(&format!(
                 "SELECT r.queue_id, r.submission, r.address, r.domain, r.attempts, r.last_attempt,
                         r.next_attempt, r.last_error,
                         m.account, m.from_path, m.size, m.header_length, m.smtputf8, m.eight_bit,
                         m.require_tls, m.queued, m.message_id, m.subject, m.origin
                  FROM recipient r JOIN message m USING (submission)
-                 WHERE r.next_attempt <= ?1 AND r.hold = 0
-                 ORDER BY r.next_attempt, r.id LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![now.0, integer(max as u64)], both)?;
+                 WHERE r.next_attempt <= {} AND r.hold = 0 AND r.domain NOT IN ({marks})
+                 ORDER BY r.next_attempt, r.id LIMIT {}",
+                now.0,
+                integer(max as u64)
+            ))?;
+            let rows = statement.query_map(rusqlite::params_from_iter(but), both)?;
             rows.collect::<Result<_, _>>().map_err(Error::from)
         })
     }
 
-    /// When the next recipient is due.
-    pub(crate) fn next_due(&mut self) -> Result<Option<UnixNanos>, Error> {
+    /// When the next recipient becomes due after `now`.
+    pub(crate) fn next_due(&mut self, now: UnixNanos) -> Result<Option<UnixNanos>, Error> {
         self.database.read(|db| {
-            db.query_row("SELECT min(next_attempt) FROM recipient WHERE hold = 0", [], |row| {
-                row.get::<_, Option<i64>>(0)
-            })
+            db.query_row(
+                "SELECT min(next_attempt) FROM recipient WHERE hold = 0 AND next_attempt > ?1",
+                [now.0],
+                |row| row.get::<_, Option<i64>>(0),
+            )
             .map(|at| at.map(UnixNanos))
             .map_err(Error::from)
         })
@@ -170,11 +177,11 @@ impl Shelf {
                             params![id.as_bytes(), at.0, error],
                         )?;
                     }
-                    Settled::Uncounted { at, error } => {
+                    Settled::Uncounted { at, attempts, error } => {
                         w.execute(
                             "UPDATE recipient SET next_attempt = ?2, last_error = ?3,
-                                    attempts = max(attempts - 1, 0) WHERE queue_id = ?1",
-                            params![id.as_bytes(), at.0, error],
+                                    attempts = ?4 WHERE queue_id = ?1",
+                            params![id.as_bytes(), at.0, error, attempts],
                         )?;
                     }
                 }
@@ -191,7 +198,8 @@ impl Shelf {
         Ok(())
     }
 
-    /// A page of the queue in the order of the recipients' ids, after `after`.
+    /// A page of the queue in the order of queue ids, which is that of their age, after `after`.
+    /// That one may be gone: a page does not begin anew because mail was delivered meanwhile.
     pub(crate) fn list(
         &mut self,
         after: Option<QueueId>,
@@ -203,10 +211,9 @@ impl Shelf {
                         m.account, m.from_path, m.size, m.header_length, m.smtputf8, m.eight_bit,
                         m.require_tls, m.queued, m.message_id, m.subject, m.origin
                  FROM recipient r JOIN message m USING (submission)
-                 WHERE r.id > coalesce((SELECT id FROM recipient WHERE queue_id = ?1), 0)
-                 ORDER BY r.id LIMIT ?2",
+                 WHERE r.queue_id > ?1 ORDER BY r.queue_id LIMIT ?2",
             )?;
-            let after = after.map(|id| id.as_bytes().to_vec());
+            let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
             let rows = statement.query_map(params![after, integer(PAGE as u64)], both)?;
             rows.collect::<Result<_, _>>().map_err(Error::from)
         })
@@ -243,23 +250,9 @@ fn insert(
     recipients: &[Recipient],
     now: UnixNanos,
 ) -> rusqlite::Result<()> {
-    w.execute(
-        "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        params![
-            message.submission.as_bytes(),
-            message.account,
-            message.from,
-            integer(message.size),
-            integer(message.header_length),
-            message.smtputf8,
-            message.eight_bit,
-            message.require_tls,
-            message.queued.0,
-            message.message_id,
-            message.subject,
-            message.report,
-        ],
-    )?;
+    if !recipients.is_empty() {
+        insert_message(w, message)?;
+    }
     for recipient in recipients {
         w.execute(
             "INSERT INTO recipient(queue_id, submission, address, domain, next_attempt)
@@ -276,6 +269,27 @@ fn insert(
     w.execute(
         "INSERT INTO taken VALUES (?1, ?2)",
         params![message.submission.as_bytes(), now.seconds() + REMEMBER_TAKEN_SECONDS],
+    )?;
+    Ok(())
+}
+
+fn insert_message(w: &rusqlite::Connection, message: &Message) -> rusqlite::Result<()> {
+    w.execute(
+        "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            message.submission.as_bytes(),
+            message.account,
+            message.from,
+            integer(message.size),
+            integer(message.header_length),
+            message.smtputf8,
+            message.eight_bit,
+            message.require_tls,
+            message.queued.0,
+            message.message_id,
+            message.subject,
+            message.report,
+        ],
     )?;
     Ok(())
 }

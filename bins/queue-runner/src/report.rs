@@ -47,20 +47,27 @@ pub(crate) async fn write(
     let submission = about.submission;
     let wanted = usize::try_from(about.header_length.min(MAX_HEADER)).unwrap_or(0);
     let read = move |shelf: &mut Shelf| spool::read(shelf, submission, 0, wanted);
-    let header = shared.worker.run(read).await??;
+    // Without its content it is still told.
+    let header = shared.worker.run(read).await?.unwrap_or_else(|error| {
+        tracing::error!(%submission, %error, "the header of a queued message");
+        Vec::new()
+    });
     let (octets, own) = compose(shared, about, recipient, &sender, kind, failure, &header, now)?;
 
     let (submission, size) = (own.submission, octets.octets.len() as u64);
     shared
         .worker
         .run(move |shelf| {
-            let mut draft = Draft::begin(shelf, submission)?;
-            draft.append(&octets.octets)?;
-            draft.finish(shelf)
+            let written = Draft::begin(shelf, submission).and_then(|mut draft| {
+                draft.append(&octets.octets)?;
+                draft.finish(shelf)
+            });
+            // On a full disk the half of it must not stay.
+            written.inspect_err(|_| spool::remove(shelf, submission))
         })
         .await??;
     let to = Recipient {
-        queue_id: new_queue_id()?,
+        queue_id: new_queue_id(now)?,
         submission,
         domain: sender.domain().to_string(),
         address: sender.to_string(),
@@ -100,16 +107,21 @@ fn compose(
         (class, enhanced.subject, enhanced.detail)
     });
     let explanation = explain(shared, about, recipient, kind, failure, now);
-    let diagnostic = format!("{} {} {}", failure.code, failure.enhanced, failure.text);
+    let diagnostic = failure.reply();
     let remote = !failure.host.is_empty();
     let message_id = format!("<{submission}@{host}>");
+    let original = match about.message_id.as_str() {
+        "" => None,
+        id if id.starts_with('<') => Some(id.to_owned()),
+        id => Some(format!("<{id}>")),
+    };
     let composed = Dsn {
         from: &postmaster,
         to: sender,
         subject,
         date: at(now),
         message_id: &message_id,
-        in_reply_to: (!about.message_id.is_empty()).then_some(&about.message_id),
+        in_reply_to: original.as_deref(),
         explanation: &explanation,
         reporting_mta: host,
         envelope_id: None,
@@ -160,10 +172,9 @@ fn explain(
     now: UnixNanos,
 ) -> String {
     let said = if failure.host.is_empty() {
-        format!("{} {}", failure.enhanced, failure.text)
+        failure.reply()
     } else {
-        let Failure { code, enhanced, text, host } = failure;
-        format!("{host} said: {code} {enhanced} {text}")
+        format!("{} said: {}", failure.host, failure.reply())
     };
     let what = match kind {
         Kind::Failed => format!(

@@ -1,6 +1,11 @@
 //! The process: intake, schedule and the administrator's interface, side by side.
 
-use crate::{Grants, admin, attempt, intake, queue::Message, queue::Recipient, worker::Worker};
+use crate::{
+    Grants, admin, attempt, intake,
+    queue::Message,
+    queue::Recipient,
+    worker::{Gone, Worker},
+};
 use anyhow::Context as _;
 use config::Queue;
 use ipc::{Limits, Line, schema::accountd_capnp::queue_door, schema::outbound_capnp::outbound};
@@ -12,13 +17,16 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, task::JoinSet};
-use types::{Clock, Domain, QueueId};
+use types::{Clock, Domain, QueueId, SubmissionId, UnixNanos};
 
 /// Recipients looked at in one turn of the schedule.
 const LOOK_AT: usize = 2_000;
 
 /// The longest sleep between two looks at the queue, should a wake-up be lost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// The pause after the disk failed.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// What the parts share.
 pub(crate) struct Shared {
@@ -32,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) changed: Rc<Notify>,
     /// Recipients being delivered right now.
     pub(crate) in_hand: RefCell<BTreeSet<QueueId>>,
+    /// How many deliveries go to each domain right now.
+    busy: RefCell<BTreeMap<String, u32>>,
 }
 
 /// Runs the queue until the process is told to stop.
@@ -51,6 +61,7 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
         outbound: Line::new(grants.outbound, Limits::default()),
         changed: Rc::new(Notify::new()),
         in_hand: RefCell::default(),
+        busy: RefCell::default(),
     });
     let intake = intake::run(
         shared.accountd.clone(),
@@ -83,53 +94,26 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
 /// Starts what is due, and sleeps until something is.
 async fn schedule(shared: &Rc<Shared>) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
-    let mut domains: BTreeMap<String, u32> = BTreeMap::new();
     loop {
         let now = shared.clock.now();
-        let due = shared.worker.run(move |shelf| shelf.due(now, LOOK_AT)).await?;
-        let due = match due {
-            Ok(due) => due,
-            // A full or read-only disk does not stop reading; what does is looked at again.
-            Err(error) => {
+        let looked = start_due(shared, &mut running, now).await?;
+        let next = shared.worker.run(move |shelf| shelf.next_due(now)).await?;
+        let sleep = match (looked, next) {
+            (Ok(()), Ok(next)) => next.map_or(LONGEST_SLEEP, |at| {
+                let ns = u64::try_from(at.0.saturating_sub(shared.clock.now().0)).unwrap_or(0);
+                // What is due and could not be started waits for something to end.
+                Duration::from_nanos(ns).min(LONGEST_SLEEP)
+            }),
+            (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(%error, "read the queue");
-                Vec::new()
+                AFTER_ERROR
             }
         };
-        for group in groups(due, &shared.in_hand.borrow()) {
-            let busy = domains.get(&group.domain).copied().unwrap_or(0);
-            let most = usize::try_from(shared.queue.concurrent).unwrap_or(usize::MAX);
-            if running.len() >= most || busy >= shared.queue.concurrent_per_domain {
-                continue;
-            }
-            *domains.entry(group.domain.clone()).or_default() += 1;
-            let ids: Vec<QueueId> = group.recipients.iter().map(|r| r.queue_id).collect();
-            shared.in_hand.borrow_mut().extend(ids.iter().copied());
-            let shared = Rc::clone(shared);
-            running.spawn_local(async move {
-                let domain = group.domain.clone();
-                let _held = InHand { shared: Rc::clone(&shared), ids };
-                if let Err(error) = attempt::deliver(&shared, group).await {
-                    tracing::error!(error = format!("{error:#}"), domain, "an attempt failed");
-                }
-                domain
-            });
-        }
-        let next = shared.worker.run(|shelf| shelf.next_due()).await?.ok().flatten();
-        let sleep = next.map_or(LONGEST_SLEEP, |at| {
-            let ns = u64::try_from(at.0.saturating_sub(shared.clock.now().0)).unwrap_or(0);
-            // What is due and could not be started waits for something to end.
-            Duration::from_nanos(ns).clamp(Duration::from_millis(250), LONGEST_SLEEP)
-        });
         tokio::select! {
             biased;
             Some(ended) = running.join_next() => {
-                match ended {
-                    Ok(domain) => release(&mut domains, &domain),
-                    Err(error) => {
-                        tracing::error!(%error, "an attempt panicked");
-                        // Which domain is not known any more: count anew what still runs.
-                        domains.clear();
-                    }
+                if let Err(error) = ended {
+                    tracing::error!(%error, "an attempt panicked");
                 }
             }
             () = shared.changed.notified() => {}
@@ -138,19 +122,77 @@ async fn schedule(shared: &Rc<Shared>) -> anyhow::Result<()> {
     }
 }
 
-fn release(domains: &mut BTreeMap<String, u32>, domain: &str) {
-    if let Some(busy) = domains.get_mut(domain) {
-        *busy = busy.saturating_sub(1);
-        if *busy == 0 {
-            domains.remove(domain);
+/// Starts as much of what is due as may run at once.
+async fn start_due(
+    shared: &Rc<Shared>,
+    running: &mut JoinSet<()>,
+    now: UnixNanos,
+) -> Result<Result<(), storage::Error>, Gone> {
+    let most = usize::try_from(shared.queue.concurrent).unwrap_or(usize::MAX);
+    loop {
+        let full: Vec<String> = shared.full_domains();
+        if running.len() >= most {
+            return Ok(Ok(()));
         }
+        let due = match shared.worker.run(move |shelf| shelf.due(now, &full, LOOK_AT)).await? {
+            Ok(due) => due,
+            Err(error) => return Ok(Err(error)),
+        };
+        let whole = due.len() < LOOK_AT;
+        let mut skipped = false;
+        let found = groups(due, &shared.in_hand.borrow());
+        for group in found {
+            if running.len() >= most || shared.is_full(&group.domain) {
+                skipped = true;
+                continue;
+            }
+            let held = InHand::take(shared, &group);
+            running.spawn_local(async move {
+                if let Err(error) = attempt::deliver(&held.shared, group).await {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        domain = held.domain,
+                        "an attempt failed"
+                    );
+                    // It is due still: not again at once.
+                    tokio::time::sleep(AFTER_ERROR).await;
+                }
+            });
+        }
+        // Behind a long queue for one domain there may be others.
+        if whole || !skipped {
+            return Ok(Ok(()));
+        }
+    }
+}
+
+impl Shared {
+    fn is_full(&self, domain: &str) -> bool {
+        let busy = self.busy.borrow().get(domain).copied().unwrap_or(0);
+        busy >= self.queue.concurrent_per_domain
+    }
+
+    fn full_domains(&self) -> Vec<String> {
+        let busy = self.busy.borrow();
+        let full = busy.iter().filter(|(_, n)| **n >= self.queue.concurrent_per_domain);
+        full.map(|(domain, _)| domain.clone()).collect()
     }
 }
 
 /// Recipients being delivered; let go when dropped, however the attempt ends.
 struct InHand {
     shared: Rc<Shared>,
+    domain: String,
     ids: Vec<QueueId>,
+}
+
+impl InHand {
+    fn take(shared: &Rc<Shared>, group: &Group) -> Self {
+        let ids: Vec<QueueId> = group.recipients.iter().map(|r| r.queue_id).collect();
+        shared.in_hand.borrow_mut().extend(ids.iter().copied());
+        *shared.busy.borrow_mut().entry(group.domain.clone()).or_default() += 1;
+        Self { shared: Rc::clone(shared), domain: group.domain.clone(), ids }
+    }
 }
 
 impl Drop for InHand {
@@ -158,6 +200,13 @@ impl Drop for InHand {
         let mut in_hand = self.shared.in_hand.borrow_mut();
         for id in &self.ids {
             in_hand.remove(id);
+        }
+        let mut busy = self.shared.busy.borrow_mut();
+        if let Some(count) = busy.get_mut(&self.domain) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                busy.remove(&self.domain);
+            }
         }
         self.shared.changed.notify_one();
     }
@@ -174,24 +223,24 @@ pub(crate) struct Group {
 /// What is due and not in hand, by message and domain, in the order of what waited longest.
 fn groups(due: Vec<(Recipient, Message)>, in_hand: &BTreeSet<QueueId>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    // Those with as many attempts behind them: their schedules then stay together.
+    let mut open: BTreeMap<(SubmissionId, String, u32), usize> = BTreeMap::new();
     for (recipient, message) in due {
         if in_hand.contains(&recipient.queue_id) {
             continue;
         }
-        let same = groups.iter_mut().find(|group| {
-            group.domain == recipient.domain
-                && group.message.submission == message.submission
-                && group.recipients.len() < crate::queue::MAX_GROUP
-                // Their schedules then stay together.
-                && group.recipients.first().is_some_and(|r| r.attempts == recipient.attempts)
-        });
-        match same {
+        let key = (message.submission, recipient.domain.clone(), recipient.attempts);
+        let same = open.get(&key).and_then(|&at| groups.get_mut(at));
+        match same.filter(|group| group.recipients.len() < crate::queue::MAX_GROUP) {
             Some(group) => group.recipients.push(recipient),
-            None => groups.push(Group {
-                message,
-                domain: recipient.domain.clone(),
-                recipients: vec![recipient],
-            }),
+            None => {
+                open.insert(key, groups.len());
+                groups.push(Group {
+                    message,
+                    domain: recipient.domain.clone(),
+                    recipients: vec![recipient],
+                });
+            }
         }
     }
     groups

@@ -23,7 +23,8 @@ pub(crate) struct Shelf {
     gate: storage::Gate,
 }
 
-type Job = Box<dyn FnOnce(&mut Shelf) + Send>;
+/// Work, and whom to tell of an error in it.
+type Job = Box<dyn FnOnce(&mut Shelf, &dyn Fn(&Error)) + Send>;
 
 /// The way to the thread.
 #[derive(Clone)]
@@ -57,13 +58,18 @@ impl Worker {
         thread::Builder::new()
             .name("queue-db".into())
             .spawn(move || {
+                let judge = |what: &str, error: &Error| {
+                    if error.is_fatal() {
+                        tracing::error!(%error, what);
+                        fatal(error);
+                    }
+                };
                 while let Ok(job) = waiting.recv() {
-                    job(&mut shelf);
+                    // Before the answer goes out: nothing may be built on a failed sync.
+                    job(&mut shelf, &|error| judge("job", error));
                     if let Err(error) = shelf.checkpoint_when_long() {
-                        tracing::error!(%error, "checkpoint of queue.db");
-                        if error.is_fatal() {
-                            fatal(&error);
-                        }
+                        tracing::warn!(%error, "checkpoint of queue.db");
+                        judge("checkpoint", &error);
                     }
                 }
             })
@@ -75,12 +81,16 @@ impl Worker {
     /// waits any more.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Shelf) -> T + Send + 'static,
-    ) -> Result<T, Gone> {
+        work: impl FnOnce(&mut Shelf) -> Result<T, Error> + Send + 'static,
+    ) -> Result<Result<T, Error>, Gone> {
         let (answer, result) = oneshot::channel();
-        let job: Job = Box::new(move |shelf| {
+        let job: Job = Box::new(move |shelf, judge| {
+            let done = work(shelf);
+            if let Err(error) = &done {
+                judge(error);
+            }
             // Nobody waits when the caller was cancelled; what was done stays done.
-            let _ = answer.send(work(shelf));
+            let _ = answer.send(done);
         });
         let jobs = self.jobs.clone();
         match jobs.try_send(job) {
