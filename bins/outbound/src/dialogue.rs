@@ -42,10 +42,19 @@ const MAX_LOG: usize = 64;
 /// What became of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub(crate) results: Vec<(Address, RecipientResult)>,
+    pub(crate) results: Vec<(Address, RecipientResult, Whose)>,
     pub(crate) host: String,
     pub(crate) log: Vec<String>,
     pub(crate) tls: bool,
+}
+
+/// Who speaks in a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The server.
+    Theirs,
+    /// We, about it.
+    Ours,
 }
 
 /// A message's content on its way; ends with `None`. A sender that goes away before the end drops
@@ -58,7 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 /// How one connection ended.
 enum Outcome {
     /// Each recipient was answered.
-    Answered(Vec<RecipientResult>),
+    Answered(Vec<(RecipientResult, Whose)>),
     /// Nothing was said about the recipients, no content went out: another host may be tried.
     Nothing(String),
     /// TLS did not come about; in clear it might.
@@ -70,32 +79,45 @@ enum Outcome {
 /// Delivers.
 pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Report {
     let mut report = Report::default();
-    let hosts = match shared.hosts(&job.domain).await {
-        Ok(hosts) => hosts,
+    let (hosts, certain) = match shared.hosts(&job.domain).await {
+        Ok(found) => found,
         Err(why) => {
             report.log(format!("{}: {why}", job.domain));
             report.fail_all(job, &no_route(&why));
             return report;
         }
     };
+    if job.requiretls && !certain {
+        // RFC 8689 §4.2.1: without a signed MX the name of the host proves nothing.
+        let why = "REQUIRETLS: the domain's MX is not signed (DNSSEC)";
+        report.log(format!("{}: {why}", job.domain));
+        report.fail_all(job, &no_tls(why));
+        return report;
+    }
     let mut last = "no host of the domain has an address".to_owned();
+    // What holds for every host: it has no address for certain, or no TLS.
+    let (mut nowhere, mut never_tls) = (true, true);
     for host in hosts {
         let addresses = match shared.addresses(&host).await {
             Ok(addresses) => addresses,
             Err(why) => {
                 last = format!("{host}: {why}");
                 report.log(last.clone());
+                (nowhere, never_tls) = (false, false);
                 continue;
             }
         };
         for ip in addresses {
+            nowhere = false;
             let (outcome, tls) = try_address(shared, job, &host, ip, &mut content).await;
             report.host = host.to_string();
             report.tls = tls;
             match outcome {
                 Outcome::Answered(results) => {
                     report.log(format!("{host} [{ip}]: answered"));
-                    report.results = job.recipients.iter().cloned().zip(results).collect();
+                    let recipients = job.recipients.iter().cloned();
+                    let results = recipients.zip(results).map(|(to, (what, who))| (to, what, who));
+                    report.results = results.collect();
                     return report;
                 }
                 Outcome::Broken(why) => {
@@ -103,14 +125,27 @@ pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Rep
                     report.fail_all(job, &temporary(&why));
                     return report;
                 }
-                Outcome::Nothing(why) | Outcome::NoTls(why) => {
+                Outcome::NoTls(why) => {
+                    last = format!("{host} [{ip}]: {why}");
+                    report.log(last.clone());
+                }
+                Outcome::Nothing(why) => {
+                    never_tls = false;
                     last = format!("{host} [{ip}]: {why}");
                     report.log(last.clone());
                 }
             }
         }
     }
-    report.fail_all(job, &temporary(&last));
+    let result = if nowhere {
+        // RFC 5321 §5.1: to be reported; nothing speaks for an address tomorrow.
+        RecipientResult::Permanent(Response::made(550, (5, 4, 4), &last))
+    } else if job.requiretls && never_tls {
+        no_tls(&last)
+    } else {
+        temporary(&last)
+    };
+    report.fail_all(job, &result);
     report
 }
 
@@ -122,12 +157,18 @@ impl Report {
     }
 
     fn fail_all(&mut self, job: &Job, why: &RecipientResult) {
-        self.results = job.recipients.iter().map(|to| (to.clone(), why.clone())).collect();
+        let each = job.recipients.iter().map(|to| (to.clone(), why.clone(), Whose::Ours));
+        self.results = each.collect();
     }
 }
 
 fn temporary(why: &str) -> RecipientResult {
     RecipientResult::Temporary(Response::made(451, (4, 4, 1), why))
+}
+
+/// RFC 8689 §4.2.1.
+fn no_tls(why: &str) -> RecipientResult {
+    RecipientResult::Permanent(Response::made(550, (5, 7, 10), why))
 }
 
 fn no_route(why: &NoRoute) -> RecipientResult {
@@ -189,9 +230,11 @@ async fn talk(
         Err(error) => return (Outcome::Nothing(format!("connect: {error}")), false),
     };
     let mut wire: Box<dyn Wire> = Box::new(stream);
+    // Who insists on TLS insists on the right server, too.
+    let verify = if tls == TlsUse::Required { Verify::Pkix } else { Verify::Opportunistic };
     let mut client = Client::new(Settings { hello: job.ehlo.clone(), tls });
     let mut results: Option<Vec<RecipientResult>> = None;
-    let mut flowing = false;
+    let (mut flowing, mut lacked) = (false, false);
     let why = loop {
         match client.poll() {
             Step::Send(bytes) => {
@@ -202,7 +245,7 @@ async fn talk(
             }
             Step::Read(patience) => read(&mut wire, &mut client, patience).await,
             Step::StartTls => {
-                let shaken = shared.tls.connect(wire, host, Verify::Opportunistic, HANDSHAKE).await;
+                let shaken = shared.tls.connect(wire, host, verify, HANDSHAKE).await;
                 match shaken {
                     Ok((secured, facts)) => {
                         tracing::debug!(%host, version = facts.version,
@@ -217,13 +260,23 @@ async fn talk(
             Step::Ready => {
                 if let Err(lack) = client.send(job.transaction()) {
                     results = Some(vec![lacking(&lack); job.recipients.len()]);
+                    lacked = true;
                     client.quit();
                 }
             }
             Step::Body => {
                 flowing = true;
-                if let Err(why) = flow(&mut wire, &mut client, content).await {
-                    return (Outcome::Broken(why), client.is_secured());
+                match flow(&mut wire, &mut client, content).await {
+                    Ok(()) => {}
+                    Err(Broke::Content) => {
+                        let why = "the content broke off".to_owned();
+                        return (Outcome::Broken(why), client.is_secured());
+                    }
+                    // What was said of single recipients before stands.
+                    Err(Broke::Wire(error)) => {
+                        tracing::debug!(%error, %host, "write of content");
+                        client.closed();
+                    }
                 }
             }
             Step::Done(done) => results = Some(done),
@@ -233,9 +286,32 @@ async fn talk(
         }
     };
     let secured = client.is_secured();
+    let temporary = |r: &RecipientResult| matches!(r, RecipientResult::Temporary(_));
     let outcome = match (results, why) {
-        (Some(results), _) => Outcome::Answered(results),
-        (None, Ended::NoStartTls) => Outcome::Nothing("does not offer TLS".into()),
+        // It hung up before it had anything: RFC 5321 §5.1 has the next host tried.
+        (Some(results), why)
+            if !flowing && !lacked && why != Ended::Quit && results.iter().all(temporary) =>
+        {
+            Outcome::Nothing(described(&why))
+        }
+        (Some(results), why) => {
+            let quit = why == Ended::Quit;
+            let whose = move |result| match &result {
+                RecipientResult::Permanent(_) if why == Ended::BadContent => (result, Whose::Ours),
+                RecipientResult::Temporary(response) if !quit => {
+                    let text = format!("{host}: {}", response.text());
+                    let response = Response::made(response.code(), (4, 4, 2), &text);
+                    (RecipientResult::Temporary(response), Whose::Ours)
+                }
+                _ if lacked => (result, Whose::Ours),
+                RecipientResult::Delivered(_)
+                | RecipientResult::Permanent(_)
+                | RecipientResult::Temporary(_)
+                | RecipientResult::Another => (result, Whose::Theirs),
+            };
+            Outcome::Answered(results.into_iter().map(whose).collect())
+        }
+        (None, Ended::NoStartTls) => Outcome::NoTls("does not offer TLS".into()),
         (None, Ended::StartTlsRefused(response)) => {
             Outcome::NoTls(format!("STARTTLS refused: {}", response.text()))
         }
@@ -293,24 +369,34 @@ async fn read(wire: &mut Box<dyn Wire>, client: &mut Client, patience: Duration)
     }
 }
 
-/// Content from the channel to the socket.
+/// Why content stopped.
+enum Broke {
+    /// Whoever sends it went away.
+    Content,
+    /// The server did.
+    Wire(net::WriteError),
+}
+
+/// Content from the channel to the socket. Content that cannot be sent ends the dialogue by itself:
+/// the client's next step says so.
 async fn flow(
     wire: &mut Box<dyn Wire>,
     client: &mut Client,
     content: &mut Content,
-) -> Result<(), String> {
+) -> Result<(), Broke> {
     let mut out = Vec::new();
     loop {
         out.clear();
-        let chunk = content.recv().await.ok_or("the content broke off")?;
+        let chunk = content.recv().await.ok_or(Broke::Content)?;
         let ended = chunk.is_none();
         let prepared = match chunk {
             Some(chunk) => client.body(&chunk, &mut out),
             None => client.body_end(&mut out),
         };
-        prepared.map_err(|_| "the content has bare line ends")?;
-        let wrote = write_within(wire, &out, timeouts::BLOCK).await;
-        wrote.map_err(|error| format!("write: {error}"))?;
+        if prepared.is_err() {
+            return Ok(());
+        }
+        write_within(wire, &out, timeouts::BLOCK).await.map_err(Broke::Wire)?;
         if ended {
             return Ok(());
         }

@@ -21,21 +21,28 @@ fn main() -> ExitCode {
         |inherited, tls| async move {
             let slice: config::slice::Outbound = inherited.slice().context("slice")?;
             let resolver = inherited.dialer(Role::Resolver).context("no edge to resolver")?;
-            outbound::run(Grants {
+            let run = outbound::run(Grants {
                 source: slice.source,
                 tls,
                 port: SMTP_PORT,
                 resolver,
                 clients: inherited.acceptors,
-            })
-            .await;
+            });
+            tokio::select! {
+                biased;
+                // A dialogue that is cut off is tried again by queue-runner.
+                _ = inherited.stop.draining() => {}
+                () = run => {}
+            }
             Ok(())
         },
     )
 }
 
-/// Reads whom TLS believes before the sandbox closes.
+/// Reads whom TLS believes, and lets the random generator look at its surroundings, before the
+/// sandbox closes.
 fn authorities(slice: &[u8]) -> anyhow::Result<net::ClientTls> {
+    net::draw_first_random().context("random numbers")?;
     let slice: config::slice::Outbound = serde_json::from_slice(slice).context("slice")?;
     let roots = outbound::authorities::load(&slice.authorities)?;
     net::ClientTls::new(roots).context("certificate authorities")

@@ -12,8 +12,8 @@ use types::Domain;
 /// Hosts tried for one domain. A zone may list hundreds.
 const MAX_HOSTS: usize = 10;
 
-/// Addresses tried of one host.
-const MAX_ADDRESSES: usize = 6;
+/// Addresses tried of one host in each family: a host with many of one must not hide the other.
+const MAX_ADDRESSES: usize = 3;
 
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(20);
@@ -34,8 +34,11 @@ pub(crate) enum NoRoute {
 
 /// The records of an answer that we understand.
 enum Found {
-    Records(Vec<Item>),
-    Nothing { name_exists: bool },
+    /// With whether DNSSEC vouches for them.
+    Records(Vec<Item>, bool),
+    Nothing {
+        name_exists: bool,
+    },
 }
 
 enum Item {
@@ -56,16 +59,19 @@ impl Shared {
         read().map_err(|error: capnp::Error| NoRoute::Temporary(error.to_string()))?
     }
 
-    /// Mail exchangers of a domain in the order they are to be tried.
-    pub(crate) async fn hosts(&self, domain: &Domain) -> Result<Vec<Domain>, NoRoute> {
-        let mut exchanges = match self.ask(domain.as_ascii(), Kind::Mx).await? {
+    /// Mail exchangers of a domain in the order they are to be tried, and whether it is certain that
+    /// these are they.
+    pub(crate) async fn hosts(&self, domain: &Domain) -> Result<(Vec<Domain>, bool), NoRoute> {
+        let (mut exchanges, authentic) = match self.ask(domain.as_ascii(), Kind::Mx).await? {
             Found::Nothing { name_exists: false } => return Err(NoRoute::NoSuchDomain),
             // RFC 5321 §5.1: a domain without MX is its own exchanger.
-            Found::Nothing { name_exists: true } => return Ok(vec![domain.clone()]),
-            Found::Records(records) => mx(records),
+            Found::Nothing { name_exists: true } => {
+                return Ok((vec![domain.clone()], true));
+            }
+            Found::Records(records, authentic) => (mx(records), authentic),
         };
         // RFC 7505 §3: a lone root name.
-        if exchanges.iter().all(|(_, host)| host == ".") {
+        if !exchanges.is_empty() && exchanges.iter().all(|(_, host)| host == ".") {
             return Err(NoRoute::NullMx);
         }
         // RFC 5321 §5.1: equal preferences in random order. What the peer cannot foresee is not
@@ -77,22 +83,22 @@ impl Shared {
         });
         let hosts: Vec<Domain> =
             exchanges.iter().filter_map(|(_, host)| host.parse().ok()).take(MAX_HOSTS).collect();
-        if hosts.is_empty() { Err(NoRoute::NoSuchDomain) } else { Ok(hosts) }
+        if hosts.is_empty() { Err(NoRoute::NoSuchDomain) } else { Ok((hosts, authentic)) }
     }
 
-    /// The addresses of a host, IPv6 first (RFC 6724 would have us, and most paths work), for the
-    /// families we may connect from.
+    /// The addresses of a host, IPv6 first as RFC 6724 would have it. None: it has none, for certain.
     pub(crate) async fn addresses(&self, host: &Domain) -> Result<Vec<IpAddr>, NoRoute> {
         let mut found = Vec::new();
         let mut temporary = None;
         for kind in [Kind::Aaaa, Kind::A] {
             match self.ask(host.as_ascii(), kind).await {
-                Ok(Found::Records(records)) => found.extend(records.iter().filter_map(ip)),
+                Ok(Found::Records(records, _)) => {
+                    found.extend(records.iter().filter_map(ip).take(MAX_ADDRESSES));
+                }
                 Ok(Found::Nothing { .. }) => {}
                 Err(error) => temporary = Some(error),
             }
         }
-        found.truncate(MAX_ADDRESSES);
         match temporary {
             Some(error) if found.is_empty() => Err(error),
             _ => Ok(found),
@@ -116,13 +122,14 @@ fn ip(item: &Item) -> Option<IpAddr> {
 }
 
 fn read(answer: answer::Reader<'_>) -> Result<Result<Found, NoRoute>, capnp::Error> {
+    let authentic = answer.get_authentic();
     Ok(match answer.which()? {
         answer::Records(records) => {
             let mut items = Vec::new();
             for record in records?.iter() {
                 items.extend(read_record(record)?);
             }
-            Ok(Found::Records(items))
+            Ok(Found::Records(items, authentic))
         }
         answer::NoSuchName(()) => Ok(Found::Nothing { name_exists: false }),
         answer::NoData(()) => Ok(Found::Nothing { name_exists: true }),

@@ -2,7 +2,7 @@
 
 use crate::{
     Shared,
-    dialogue::{self, Report},
+    dialogue::{self, Report, Whose},
     job::Job,
 };
 use ipc::{
@@ -98,8 +98,10 @@ impl delivery::Server for Delivery {
         let Some(job) = running.as_mut() else {
             return Err(capnp::Error::failed("finished before".into()));
         };
-        let report = job.await.map_err(|error| capnp::Error::failed(error.to_string()))?;
+        let done = job.await;
+        // Whatever came out: a task that ended must not be awaited again.
         *running = None;
+        let report = done.map_err(|error| capnp::Error::failed(error.to_string()))?;
         encode(&report, results.get().init_report());
         Ok(())
     }
@@ -115,10 +117,13 @@ fn encode(report: &Report, mut to: outbound_capnp::report::Builder<'_>) {
     }
     let count = u32::try_from(report.results.len()).unwrap_or(0);
     let mut list = to.init_recipients(count);
-    for (at, (address, result)) in (0..).zip(&report.results) {
+    for (at, (address, result, whose)) in (0..).zip(&report.results) {
         let mut entry = list.reborrow().get(at);
         entry.set_address(address.to_string());
-        entry.set_remote_host(&report.host);
+        // RFC 3464 §2.3.5: only of what a server said may be reported that it said so.
+        if *whose == Whose::Theirs && !matches!(result, RecipientResult::Another) {
+            entry.set_remote_host(&report.host);
+        }
         let again = Response::made(452, (4, 5, 3), "the server takes fewer recipients at once");
         let (kind, response) = match result {
             RecipientResult::Delivered(response) => (recipient_result::Kind::Delivered, response),
