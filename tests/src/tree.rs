@@ -4,12 +4,13 @@ use daemon::orders::{self, Order};
 use ipc::Role;
 use serde_json::Value;
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -70,7 +71,11 @@ pub struct Tree {
     ip: Ipv4Addr,
     options: Options,
     temporary: Option<tempfile::TempDir>,
+    log: Log,
 }
+
+/// What the processes of a tree have logged: in this mode they log to moxd's standard error.
+type Log = Arc<Mutex<String>>;
 
 /// An address of 127/8 that no other tree of this machine uses at the moment: tests run side by side,
 /// in one process or in many.
@@ -99,8 +104,9 @@ impl Tree {
     pub fn with(options: Options) -> Tree {
         let temporary = if options.folder.is_some() { None } else { Some(passable_folder()) };
         let ip = own_address();
-        let moxd = spawn(&options, ip, &folder_of(&options, temporary.as_ref()));
-        Tree { moxd, ip, options, temporary }
+        let log = Log::default();
+        let moxd = spawn(&options, ip, &folder_of(&options, temporary.as_ref()), &log);
+        Tree { moxd, ip, options, temporary, log }
     }
 
     /// Kills every process with SIGKILL at once, as a power cut of the processes alone, and starts
@@ -116,7 +122,7 @@ impl Tree {
             let _ = kill(pid, rustix::process::Signal::KILL);
         }
         let folder = self.folder();
-        self.moxd = spawn(&self.options, self.ip, &folder);
+        self.moxd = spawn(&self.options, self.ip, &folder, &self.log);
     }
 
     /// Everything of the server.
@@ -204,15 +210,10 @@ impl Tree {
         child.wait_with_output().expect("it ends")
     }
 
-    /// Every line of every log, for a test that failed or looks for words.
+    /// What was logged so far, for a test that looks for words.
     #[must_use]
     pub fn logs(&self) -> String {
-        let mut text = String::new();
-        let folder = self.folder().join("log");
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            text.push_str(&std::fs::read_to_string(entry.path()).unwrap_or_default());
-        }
-        text
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Kills the supervisor, and nobody else.
@@ -274,7 +275,7 @@ fn passable_folder() -> tempfile::TempDir {
     folder
 }
 
-fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path) -> Child {
+fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path, log: &Log) -> Child {
     let mut command = Command::new(binary("moxd"));
     command.arg("localserve").arg("--dir").arg(folder);
     command.arg("--ip").arg(ip.to_string()).arg("--port-offset").arg(PORT_OFFSET.to_string());
@@ -295,7 +296,7 @@ fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut moxd = command.spawn().expect("moxd starts");
     let said = BufReader::new(moxd.stdout.take().expect("it was piped"));
-    let mut log = moxd.stderr.take().expect("it was piped");
+    let errors = BufReader::new(moxd.stderr.take().expect("it was piped"));
     let (whole, waiting) = mpsc::channel();
     // Both pipes are read to their end, or a full one would stop the tree.
     std::thread::spawn(move || {
@@ -305,17 +306,19 @@ fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path) -> Child {
             }
         }
     });
-    let (all, log_text) = mpsc::channel();
+    let kept = Arc::clone(log);
     std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = log.read_to_end(&mut text);
-        let _ = all.send(text);
+        for line in errors.lines().map_while(Result::ok) {
+            let mut text = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            text.push_str(&line);
+            text.push('\n');
+        }
     });
     if waiting.recv_timeout(START).is_err() {
         let _ = moxd.kill();
         let _ = moxd.wait();
-        let text = log_text.recv_timeout(START).unwrap_or_default();
-        panic!("the tree did not start:\n{}", String::from_utf8_lossy(&text));
+        let text = log.lock().unwrap_or_else(PoisonError::into_inner);
+        panic!("the tree did not start:\n{text}");
     }
     moxd
 }

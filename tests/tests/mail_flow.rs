@@ -90,7 +90,8 @@ fn a_watching_session_sees_new_mail_and_outlives_accountd() {
     assert_eq!(imap.response().unwrap().first(), Some(&b'+'));
     for round in 1..=3 {
         let mut smtp = Smtp::connect(tree.address(25)).unwrap();
-        let reply = smtp.send("ann@example.org", &[USER], &message("idle")).unwrap();
+        let reply =
+            smtp.send("ann@example.org", &[USER], &message(&format!("idle{round}"))).unwrap();
         assert_eq!(reply.code, 250, "{reply:?}");
         loop {
             let response = String::from_utf8(imap.response().unwrap()).unwrap();

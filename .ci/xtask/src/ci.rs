@@ -11,19 +11,8 @@ pub(crate) fn gate() -> anyhow::Result<()> {
     step("schema", || schema::generate(true))?;
     step("tidy", tidy::check)?;
     step("deny", || {
-        run(
-            "cargo",
-            &[
-                "deny",
-                "--offline",
-                "check",
-                "--config",
-                ".ci/deny.toml",
-                "licenses",
-                "bans",
-                "sources",
-            ],
-        )
+        let args = ["deny", "--config", ".ci/deny.toml", "check", "licenses", "bans", "sources"];
+        run("cargo", &args)
     })?;
     step("clippy", || {
         run("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])

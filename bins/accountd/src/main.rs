@@ -34,6 +34,8 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
         (role == Role::Parser).then(|| dialer.clone())
     };
     let stop = inherited.stop.clone();
+    let ready = inherited.ready.clone();
+    ready.defer();
     let grants = Grants {
         slice,
         folder: inherited.own_folder.clone().context("no folder of its own")?,
@@ -51,6 +53,7 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
             tracing::error!(what, "ends: nobody knows what is on the disk");
             std::process::abort();
         }),
+        announce: Rc::new(move || ready.announce()),
     };
     accountd::run(grants, async move {
         stop.draining().await;

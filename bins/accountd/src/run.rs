@@ -61,6 +61,8 @@ pub struct Grants {
     pub control: Option<(UnixListener, Allowed)>,
     /// Nobody knows what is on the disk: ends the process.
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Says that clients may come: a development server waits for its account.
+    pub announce: Rc<dyn Fn()>,
 }
 
 /// The machine's randomness.
@@ -79,7 +81,11 @@ impl Random for SystemRandom {
 pub async fn run(grants: Grants, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let service = open(&grants)?;
     service.make_missing().await.map_err(|t| anyhow::anyhow!(t.text)).context("new accounts")?;
-    let background = tokio::task::spawn_local(background(Rc::clone(&service), grants.slice.seed));
+    let background = tokio::task::spawn_local(background(
+        Rc::clone(&service),
+        grants.slice.seed,
+        grants.announce,
+    ));
     let at_doors = Rc::clone(&service);
     let serving = ipc::serve_clients(grants.clients, Limits::SESSIONS, move |role, instance| {
         doors::door(&at_doors, role, instance)
@@ -165,7 +171,10 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
 }
 
 /// What goes on beside the calls: preparations that need keyholder, then housekeeping.
-async fn background(service: Rc<Service>, seed: Option<config::Local>) {
+async fn background(service: Rc<Service>, seed: Option<config::Local>, announce: Rc<dyn Fn()>) {
+    if seed.is_none() {
+        announce();
+    }
     // Log-ins are refused as temporary until this is done.
     while service.authority.prepare().await.is_err() {
         tokio::time::sleep(ASK_AGAIN).await;
@@ -176,6 +185,7 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>) {
             Ok(domain) => local = Some(domain),
             Err(error) => tracing::error!(%error, "the development account could not be made"),
         }
+        announce();
     }
     service.tell_hosted().await;
     if let Some(domain) = local {

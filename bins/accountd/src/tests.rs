@@ -153,6 +153,7 @@ impl Bench {
             clients: waiting,
             control: Some((listener, Rc::new(|_| true))),
             fatal: Arc::new(|what| panic!("{what}")),
+            announce: Rc::new(|| {}),
         };
         let (stop, stopped) = oneshot::channel();
         let running = tokio::task::spawn_local(run(grants, async {

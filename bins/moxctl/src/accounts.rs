@@ -77,16 +77,24 @@ pub(crate) fn account(sockets: &Sockets, what: Account, output: Output) -> Resul
         Account::Logins { name, max } => {
             ask(sockets, async |admin| logins(&admin, &name, max, output).await)
         }
-        Account::Verify { name, all: _, fix } => {
-            let name = name.unwrap_or_default();
-            ask(sockets, async |admin| verify(&admin, &name, fix, output).await)
-        }
+        Account::Verify { name, all: _, fix } => ask(sockets, async |admin| {
+            let names = match name {
+                Some(name) => vec![name],
+                None => every(&admin).await?.into_iter().map(|account| account.name).collect(),
+            };
+            verify(&admin, &names, fix, output).await
+        }),
     }
 }
 
-async fn list(admin: &account_admin::Client, output: Output) -> Result<(), Failure> {
-    const COLUMNS: [&str; 8] =
-        ["name", "addresses", "messages", "used_bytes", "quota_bytes", "disabled", "state", "id"];
+/// A row of the list of accounts.
+struct Row {
+    name: String,
+    cells: Vec<Value>,
+}
+
+/// All accounts, page by page.
+async fn every(admin: &account_admin::Client) -> Result<Vec<Row>, Failure> {
     let (mut after, mut rows) = (String::new(), Vec::new());
     loop {
         let mut request = admin.accounts_request();
@@ -99,7 +107,7 @@ async fn list(admin: &account_admin::Client, output: Output) -> Result<(), Failu
             let addresses = addresses
                 .map(|a| Ok(Value::String(a?.to_string()?)))
                 .collect::<Result<Vec<_>, capnp::Error>>()?;
-            rows.push(vec![
+            let cells = vec![
                 Value::String(after.clone()),
                 Value::Array(addresses),
                 Value::from(account.get_messages()),
@@ -108,12 +116,19 @@ async fn list(admin: &account_admin::Client, output: Output) -> Result<(), Failu
                 Value::Bool(account.get_disabled()),
                 Value::String(account.get_state()?.to_string()?),
                 Value::String(account.get_id()?.to_string()?),
-            ]);
+            ];
+            rows.push(Row { name: after.clone(), cells });
         }
         if !page.get_more() {
-            break;
+            return Ok(rows);
         }
     }
+}
+
+async fn list(admin: &account_admin::Client, output: Output) -> Result<(), Failure> {
+    const COLUMNS: [&str; 8] =
+        ["name", "addresses", "messages", "used_bytes", "quota_bytes", "disabled", "state", "id"];
+    let rows: Vec<Vec<Value>> = every(admin).await?.into_iter().map(|row| row.cells).collect();
     output.table(&COLUMNS, &rows);
     Ok(())
 }
@@ -170,32 +185,34 @@ impl progress::Server for Bar {
 
 async fn verify(
     admin: &account_admin::Client,
-    name: &str,
+    names: &[String],
     fix: bool,
     output: Output,
 ) -> Result<(), Failure> {
     const COLUMNS: [&str; 5] = ["account", "class", "text", "fixed", "command"];
-    let mut request = admin.account_verify_request();
-    request.get().set_name(name);
-    request.get().set_fix(fix);
-    request.get().set_progress(ipc::new_client(Bar));
-    let answer = within(LONG, request.send().promise).await?;
+    let (mut rows, mut left) = (Vec::new(), 0);
+    for name in names {
+        let mut request = admin.account_verify_request();
+        request.get().set_name(name);
+        request.get().set_fix(fix);
+        request.get().set_progress(ipc::new_client(Bar));
+        let answer = within(LONG, request.send().promise).await?;
+        done(answer.get()?.get_problem()?)?;
+        for finding in answer.get()?.get_findings()? {
+            if !finding.get_fixed() {
+                left += 1;
+            }
+            rows.push(vec![
+                Value::String(finding.get_account()?.to_string()?),
+                Value::String(finding.get_class()?.to_string()?),
+                Value::String(finding.get_text()?.to_string()?),
+                Value::Bool(finding.get_fixed()),
+                Value::String(finding.get_command()?.to_string()?),
+            ]);
+        }
+    }
     if std::io::stderr().is_terminal() {
         eprintln!();
-    }
-    done(answer.get()?.get_problem()?)?;
-    let (mut rows, mut left) = (Vec::new(), 0);
-    for finding in answer.get()?.get_findings()? {
-        if !finding.get_fixed() {
-            left += 1;
-        }
-        rows.push(vec![
-            Value::String(finding.get_account()?.to_string()?),
-            Value::String(finding.get_class()?.to_string()?),
-            Value::String(finding.get_text()?.to_string()?),
-            Value::Bool(finding.get_fixed()),
-            Value::String(finding.get_command()?.to_string()?),
-        ]);
     }
     if !rows.is_empty() {
         output.table(&COLUMNS, &rows);

@@ -57,9 +57,18 @@ fn plain(value: &Value) -> String {
         Value::Null => return "-".into(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Object(layers) => said(layers),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The layers of confinement in a column: only what is not as it should be.
+fn said(layers: &Map<String, Value>) -> String {
+    let odd = layers.iter().filter(|(_, state)| state.as_str() != Some("enforced"));
+    let odd: Vec<String> =
+        odd.map(|(layer, state)| format!("{layer} {}", state.as_str().unwrap_or("?"))).collect();
+    if odd.is_empty() { "all".into() } else { odd.join(", ") }
 }
 
 /// A time for people, UTC.

@@ -35,7 +35,14 @@ fn objects(lines: &[String]) -> Result<Vec<Value>, Failure> {
 /// Prints objects with whatever keys they have.
 fn print(output: Output, objects: &[Value]) {
     let Some(first) = objects.first().and_then(Value::as_object) else { return };
-    let columns: Vec<&str> = first.keys().map(String::as_str).collect();
+    let mut columns: Vec<&str> = first.keys().map(String::as_str).collect();
+    // What a row is about stands first, what is long stands last; the rest by the alphabet.
+    columns.sort_by_key(|c| match *c {
+        "process" | "role" | "client" => 0,
+        "action" | "server" | "pid" => 1,
+        "layers" | "why" | "right" => 3,
+        _ => 2,
+    });
     let rows: Vec<Vec<Value>> = objects
         .iter()
         .map(|object| columns.iter().map(|c| object.get(*c).cloned().unwrap_or_default()).collect())

@@ -11,7 +11,7 @@ use std::{
 };
 
 use config::{Level, Static};
-use daemon::supervision::{Message, Report, Start};
+use daemon::supervision::{Gift, Message, Report, Start};
 use ipc::Role;
 use sandbox::process::Exit;
 use tokio::sync::mpsc;
@@ -252,7 +252,11 @@ impl Tree {
         let slice = sandbox::memfd::sealed("slice", &slice)?;
         let figures = self.slots[&key].figures.try_clone()?;
         let gifts = self.gifts(key)?;
-        let (ends, held) = self.connectors(key)?;
+        let (ends, peers) = self.connectors(key)?;
+        // Who serves the new process hears of it at once: it may need to ask before it serves. Its
+        // own clients wait until it does.
+        let (at_once, held): (Vec<Held>, Vec<Held>) =
+            peers.into_iter().partition(|held| matches!(held.gift, Gift::FromClient(..)));
         let start = Start {
             role,
             instance,
@@ -279,6 +283,7 @@ impl Tree {
         if !told {
             child.kill();
         }
+        self.hand_out(at_once);
         let now = Instant::now();
         let running = Running {
             life,
@@ -331,7 +336,13 @@ impl Tree {
         running.layers = layers;
         slot.ever_ready = true;
         tracing::info!(process = %name(key), "ready");
-        for Held { peer, life, gift, descriptor } in std::mem::take(&mut running.held) {
+        let held = std::mem::take(&mut running.held);
+        self.hand_out(held);
+    }
+
+    /// Gives peers their ends of connectors.
+    fn hand_out(&self, held: Vec<Held>) {
+        for Held { peer, life, gift, descriptor } in held {
             let peer_now = self.slots.get(&peer).and_then(|slot| slot.now.as_ref());
             // A peer that was restarted meanwhile has made a connector of its own.
             if let Some(peer_now) = peer_now.filter(|now| now.life == life)

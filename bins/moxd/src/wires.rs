@@ -2,7 +2,8 @@
 //! table (`ipc::WIRING`) to each process that runs at the other end.
 //!
 //! Connectors are made anew whenever either end starts, and are all alike: what travels over one
-//! is the business of its two ends. The peers' ends are held until the new process serves.
+//! is the business of its two ends. The ends of its clients are held until the new process serves;
+//! those it asks get theirs at once.
 
 use std::os::fd::OwnedFd;
 
@@ -46,7 +47,7 @@ impl Tree {
     }
 
     /// A new connector for each process that runs at the other end of an edge: our ends, and those
-    /// of the peers, which are held until this one serves.
+    /// of the peers, of which those of clients are held until this one serves.
     pub(crate) fn connectors(
         &self,
         (role, instance): Key,

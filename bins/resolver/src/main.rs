@@ -23,9 +23,13 @@ fn main() -> ExitCode {
         |_| &sandbox::profiles::RESOLVER,
         |_, slice| servers(slice),
         |inherited, settings| async move {
-            resolver::run(Grants { settings, clients: inherited.acceptors })
-                .await
-                .context("resolver")
+            let run = resolver::run(Grants { settings, clients: inherited.acceptors });
+            tokio::select! {
+                biased;
+                // Nothing here is worth waiting for: a question without an answer is asked again.
+                _ = inherited.stop.draining() => Ok(()),
+                ended = run => ended.context("resolver"),
+            }
         },
     )
 }
