@@ -84,7 +84,7 @@ fn lib(names: &[String]) -> String {
          #![forbid(unsafe_code)]\n#![allow(missing_docs, unreachable_pub, clippy::all, reason = \"generated code\")]\n\n",
     );
     for name in names {
-        text.push_str(&format!("pub mod {name}_capnp;\n"));
+        text.push_str(&format!("#[rustfmt::skip]\npub mod {name}_capnp;\n"));
     }
     text
 }

@@ -225,7 +225,8 @@ pub(crate) enum Domain {
     /// Host a domain
     Add {
         domain: String,
-        /// The account of its postmaster
+        /// The account of its postmaster; the first domain has none yet
+        #[arg(default_value = "", hide_default_value = true)]
         account: String,
     },
     /// Host it no longer
