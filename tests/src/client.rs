@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -12,7 +12,20 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn dial(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    over(TcpStream::connect_timeout(&address, PATIENCE)?)
+}
+
+/// Connects from an address of ours: limits are counted by where a client comes from.
+fn dial_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddr::from((source, 0)))?;
+    connect(&socket, &address)?;
+    over(TcpStream::from(socket))
+}
+
+fn over(stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
@@ -45,7 +58,19 @@ impl Smtp {
     /// # Errors
     /// As the socket says, or `ConnectionRefused` for a greeting other than 220.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let mut client = Self(dial(address)?);
+        Self(dial(address)?).greeted()
+    }
+
+    /// As [`Self::connect`], from an address of ours.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
+        Self(dial_from(source, address)?).greeted()
+    }
+
+    fn greeted(self) -> io::Result<Self> {
+        let mut client = self;
         let greeting = client.reply()?;
         if greeting.code != 220 {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("{greeting:?}")));
@@ -171,7 +196,10 @@ impl Imap {
     /// # Errors
     /// As the socket says, or `ConnectionRefused` for BYE.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let mut stream = dial(address)?;
+        Self::greeted(dial(address)?)
+    }
+
+    fn greeted(mut stream: BufReader<TcpStream>) -> io::Result<Self> {
         let greeting = line(&mut stream)?;
         if !greeting.starts_with("* OK") {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, greeting));
@@ -184,7 +212,24 @@ impl Imap {
     /// # Errors
     /// As the socket says, or `PermissionDenied`.
     pub fn log_in(address: SocketAddr, user: &str, password: &str) -> io::Result<Self> {
-        let mut client = Self::connect(address)?;
+        Self::connect(address)?.logged_in(user, password)
+    }
+
+    /// As [`Self::log_in`], from an address of ours.
+    ///
+    /// # Errors
+    /// As [`Self::log_in`].
+    pub fn log_in_from(
+        source: Ipv4Addr,
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+    ) -> io::Result<Self> {
+        Self::greeted(dial_from(source, address)?)?.logged_in(user, password)
+    }
+
+    fn logged_in(self, user: &str, password: &str) -> io::Result<Self> {
+        let mut client = self;
         let response = client.command(&format!("LOGIN \"{user}\" \"{password}\""))?;
         if response.is_ok() {
             Ok(client)

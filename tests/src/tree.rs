@@ -43,7 +43,9 @@ impl As {
     #[must_use]
     pub fn whoever() -> Self {
         let me = rustix::process::geteuid();
-        if me.is_root() { Self::Root { uid_base: 62_000 } } else { Self::User(me.as_raw()) }
+        // Limits of threads are counted by uid: trees that run side by side share none.
+        let uid_base = 100_000 + own_number() % 60_000 * 16;
+        if me.is_root() { Self::Root { uid_base } } else { Self::User(me.as_raw()) }
     }
 }
 
@@ -77,12 +79,17 @@ pub struct Tree {
 /// What the processes of a tree have logged: in this mode they log to moxd's standard error.
 type Log = Arc<Mutex<String>>;
 
-/// An address of 127/8 that no other tree of this machine uses at the moment: tests run side by side,
-/// in one process or in many.
-fn own_address() -> Ipv4Addr {
+/// A number that no other tree of this machine has at the moment: tests run side by side, in one
+/// process or in many.
+fn own_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let [_, a, b, c] = (pid.wrapping_mul(16).wrapping_add(n % 16)).to_be_bytes();
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::process::id().wrapping_mul(16).wrapping_add(n % 16)
+}
+
+/// An address of 127/8 of its own.
+fn own_address() -> Ipv4Addr {
+    let [_, a, b, c] = own_number().to_be_bytes();
     Ipv4Addr::new(127, 64 | (a & 63), b, c.clamp(1, 254))
 }
 
@@ -117,10 +124,13 @@ impl Tree {
     pub fn crash_and_restart(&mut self) {
         let pids: Vec<u32> = self.processes().into_iter().map(|p| p.pid).collect();
         self.end();
-        for pid in pids {
+        for pid in &pids {
             // Those that die with moxd are gone already.
-            let _ = kill(pid, rustix::process::Signal::KILL);
+            let _ = kill(*pid, rustix::process::Signal::KILL);
         }
+        // The listening sockets are theirs, too, until the last one is gone.
+        let gone = || pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        assert!(wait_until(START, gone), "processes outlive SIGKILL");
         let folder = self.folder();
         self.moxd = spawn(&self.options, self.ip, &folder, &self.log);
     }

@@ -25,6 +25,10 @@ const MAX_SESSIONS: usize = 20_000;
 /// Octets read at a time, by whichever session is ready: a buffer of the process.
 const SCRATCH: usize = 64 * 1024;
 
+/// As every edge of many sessions, but answers may be longer: one message of the most parts and
+/// addresses the parser tells of has 3 MiB of structure and envelope, which come in one piece.
+const ANSWERS: Limits = Limits { message_words: 1 << 19, ..Limits::SESSIONS };
+
 /// What a session instance holds.
 pub struct Grants {
     /// Limits of a connection.
@@ -50,7 +54,7 @@ struct Shared {
 pub async fn run(grants: Grants) {
     let shared = Rc::new(Shared {
         limits: grants.limits,
-        door: Line::new(grants.accountd, Limits::SESSIONS),
+        door: Line::new(grants.accountd, ANSWERS),
         stop: grants.stop.clone(),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         places: Semaphore::new(MAX_SESSIONS),
