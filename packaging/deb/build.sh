@@ -28,6 +28,10 @@ install -D -m 644 "$root/systemd/mox.service" "$tree/usr/lib/systemd/system/mox.
 install -D -m 644 "$root/systemd/mox.sysusers" "$tree/usr/lib/sysusers.d/mox.conf"
 install -D -m 644 "$root/systemd/mox.tmpfiles" "$tree/usr/lib/tmpfiles.d/mox.conf"
 install -D -m 644 "$root/packaging/mox.toml" "$tree/usr/share/doc/mox/examples/mox.toml"
+for page in moxd.8 moxctl.8 mox.toml.5; do
+    install -d "$tree/usr/share/man/man${page##*.}"
+    gzip -9n <"$root/packaging/man/$page" >"$tree/usr/share/man/man${page##*.}/$page.gz"
+done
 
 size=$(du -sk "$tree/usr" | cut -f 1)
 cat >"$tree/DEBIAN/control" <<CONTROL

@@ -1,7 +1,7 @@
 //! The gate: what must hold before a change lands.
 
 use crate::{
-    run::{answers, run},
+    run::{answers, run, run_with},
     schema, tidy,
 };
 use std::time::Instant;
@@ -33,6 +33,13 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
     } else {
         run("cargo", &[&["test", "--workspace"], args.as_slice()].concat())
     }
+}
+
+/// Builds all binaries and runs every test in its long form.
+pub(crate) fn nightly() -> anyhow::Result<()> {
+    run("cargo", &["build", "--workspace", "--bins"])?;
+    let args = ["nextest", "run", "--workspace", "--profile", "nightly", "--no-fail-fast"];
+    run_with("cargo", &args, &[("MOX_NIGHTLY", "1")])
 }
 
 fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {

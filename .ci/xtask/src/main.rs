@@ -38,6 +38,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// All tests in their long forms: more messages, more crashes, more seeds. Takes an hour or more.
+    Nightly,
     /// Generate the Rust half of ipc-schema from its .capnp files.
     Schema {
         /// Change nothing; fail if the committed code is not what would be generated.
@@ -53,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Ci => ci::gate(),
         Chore::Localserve { args } => localserve::run(&args),
         Chore::Test { args } => ci::test(&args),
+        Chore::Nightly => ci::nightly(),
         Chore::Schema { check } => schema::generate(check),
         Chore::Tidy => tidy::check(),
     }

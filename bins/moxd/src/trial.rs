@@ -8,6 +8,17 @@ use tokio::sync::oneshot;
 
 use crate::{control::Answer, layout::own_folder, tree::Ground};
 
+/// The longest path that fits a socket's address. Beyond it the twin would fail for another reason
+/// than a wall, so nothing is tried.
+const LONGEST_ADDRESS: usize = 107;
+
+/// A socket that no role may connect to: accountd's for the administrator.
+fn peer_socket(ground: &Ground) -> Option<String> {
+    let path = ground.layout.control.join(Role::Accountd.name());
+    let path = path.into_os_string().into_string().ok()?;
+    Some(path).filter(|path| path.len() <= LONGEST_ADDRESS)
+}
+
 /// Starts the trial of one role or all. It blocks for each twin, so it has a thread of its own,
 /// which outlives the twins: they die with the thread that started them.
 pub(crate) fn begin(ground: &Ground, role: Option<Role>, answer: oneshot::Sender<Answer>) {
@@ -31,7 +42,7 @@ pub(crate) fn begin(ground: &Ground, role: Option<Role>, answer: oneshot::Sender
     let targets = Targets {
         account_file: path(Role::Accountd, "accountd.db"),
         key_folder: path(Role::Keyholder, ""),
-        peer_socket: None,
+        peer_socket: peer_socket(ground),
         sibling: None,
     };
     let begun = thread::Builder::new().name("trial".to_owned()).spawn(move || {
