@@ -32,7 +32,8 @@ pub(crate) fn run(sockets: &Sockets, what: Log) -> Result<(), Failure> {
         ask(sockets, Order::LogFiles)?.into_iter().map(PathBuf::from).collect();
     if files.is_empty() {
         return Err(Failure::Failed(format!(
-            "the logs are in the journal: journalctl -t 'mox*' --grep {id}"
+            "there are no log files: the logs are in the journal (journalctl --grep {id}), or on the \
+             terminal of localserve"
         )));
     }
     let mut follower = Follower { ids: BTreeSet::from([id]), files: Vec::new() };

@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod certificates;
 mod grants;
 mod listen;
 mod session;

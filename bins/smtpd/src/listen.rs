@@ -1,14 +1,17 @@
 //! From the listeners to the sessions, and back to an orderly end.
 
 use crate::{
-    Grants, certificates,
+    Grants,
     session::{Origin, Service, serve_connection},
     store::{Doors, Store},
 };
 use anyhow::Context as _;
 use config::slice::{SmtpListener, Smtpd};
 use ipc::{Limits, Line};
-use net::{Certificates, Connections, NoSlot, SigningSlots, TlsAcceptor, TlsOptions, accept_loop};
+use net::{
+    Certificates, Connections, NoSlot, SigningSlots, TlsAcceptor, TlsOptions, accept_loop,
+    follow_certificates,
+};
 use smtp::server::{Role, Settings};
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{net::TcpStream, task::JoinSet};
@@ -20,8 +23,7 @@ use tokio_util::task::TaskTracker;
 /// A listener cannot be served.
 pub async fn run(grants: Grants) -> anyhow::Result<()> {
     let table = Certificates::new();
-    let door = Line::new(grants.keyholder.clone(), Limits::default());
-    tokio::task::spawn_local(certificates::keep(door, table.clone()));
+    tokio::task::spawn_local(follow_certificates(grants.keyholder.clone(), table.clone()));
     let keyholder = grants.keyholder.clone();
     let slots = SigningSlots::new(move || {
         let keyholder = keyholder.clone();

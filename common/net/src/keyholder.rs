@@ -35,13 +35,14 @@ impl TlsAcceptor {
             let dialer = slot_dialer.clone();
             async move { dialer.slot().await.map_err(|_| NoSlot) }
         });
-        tokio::task::spawn_local(follow(dialer, certificates.clone()));
+        tokio::task::spawn_local(follow_certificates(dialer, certificates.clone()));
         Self::new(certificates, slots, options)
     }
 }
 
-/// Keeps the table as keyholder says, for ever.
-async fn follow(dialer: Dialer, certificates: Certificates) {
+/// Keeps the table as keyholder says, for ever. For a face whose listeners share one table;
+/// [`TlsAcceptor::of_edge`] does it by itself.
+pub async fn follow_certificates(dialer: Dialer, certificates: Certificates) {
     let line: Line<tls_door::Client> = Line::new(dialer, Limits::SHORT_CALLS);
     loop {
         if let Err(error) = follow_once(&line, &certificates).await {

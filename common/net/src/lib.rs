@@ -25,6 +25,7 @@ pub use accept::{Connections, Permit, accept_loop};
 pub use certificates::{Certificate, CertificateProblem, Certificates};
 pub use client::{ClientTls, ClientTlsError, PeerFacts, Verify, system_roots};
 pub use conn::{Conn, WriteError, flush_within, write_within};
+pub use keyholder::follow_certificates;
 pub use lines::{LineReader, ReadError};
 pub use signing::{NoSlot, SigningSlots};
 pub use tls::{TlsAcceptor, TlsError, TlsFacts, TlsOptions, draw_first_random};
