@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
+mod bench;
 mod ci;
 mod localserve;
 mod run;
@@ -24,6 +25,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build everything for release, then measure the server beside Postfix and Dovecot (as root).
+    Bench {
+        /// Arguments of the benchmark, such as --rows 1,3 --rounds 5; --help lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Everything that must hold before a change lands, in order.
     Ci,
     /// Build all binaries and run the server for this machine; arguments go to `moxd localserve`.
@@ -52,6 +59,7 @@ enum Chore {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
+        Chore::Bench { args } => bench::run(&args),
         Chore::Ci => ci::gate(),
         Chore::Localserve { args } => localserve::run(&args),
         Chore::Test { args } => ci::test(&args),
