@@ -161,8 +161,9 @@ struct UidRange { first @0 :UInt32; last @1 :UInt32; }
 interface Mailbox {
   # One open mailbox of one session. It holds a lease: content of what this session can still name
   # is kept.
-  rows @0 (fromUid :UInt32) -> (rows :List(Row), more :Bool, modseq :UInt64);
-  # Live messages in UID order from fromUid on, in batches under the message bound.
+  rows @0 (fromUid :UInt32, toUid :UInt32) -> (rows :List(Row), more :Bool, modseq :UInt64);
+  # Live messages in UID order from fromUid up to toUid (0: to the end), in batches under the message
+  # bound.
 
   changes @1 (sinceModseq :UInt64) -> (rows :List(Row), more :Bool, modseq :UInt64, info :MailboxInfo, gone :Bool);
   # Rows changed after sinceModseq by modseq, expunged ones too. `more`: call again from the last

@@ -6,6 +6,7 @@
 
 use super::spool::Spooled;
 use crate::store::Facts;
+use futures::future::LocalBoxFuture;
 use ipc::{
     Line, Unavailable, capnp,
     schema::parser_capnp::{Blob, facts, job, parser, summary},
@@ -137,11 +138,28 @@ async fn call<T>(call: impl Future<Output = Result<T, capnp::Error>>) -> Result<
     within(CALL, call).await.map_err(|why| capnp::Error::failed(why.to_string()))
 }
 
+/// A piece of something, and how long all of it is.
+type Piece = (Vec<u8>, u64);
+
+/// A question that was sent, and its answer when it comes.
+type Asking = LocalBoxFuture<'static, Result<Piece, capnp::Error>>;
+
+/// What nearly every message needs, asked for before anything is known of it.
+struct Asked {
+    headers: Asking,
+    envelope: Asking,
+    structure: Asking,
+    first_text: Asking,
+}
+
 async fn run(parser: &parser::Client, message: &Spooled) -> Result<Parsed, capnp::Error> {
     let mut request = parser.job_request();
     request.get().set_size_hint(message.len());
+    // Calls go to objects that are still to come, so that a usual message is one question and one
+    // answer: with an answer for each step the parser would wait for us most of the time.
     // A parser that still works at another's job answers later; the whole job has its deadline.
-    let job: job::Client = request.send().promise.await?.get()?.get_job()?;
+    let started = request.send();
+    let job: job::Client = started.pipeline.get_job();
     let mut offset = 0;
     while offset < message.len() {
         let piece = message.read(offset).map_err(|e| capnp::Error::failed(e.to_string()))?;
@@ -150,20 +168,34 @@ async fn run(parser: &parser::Client, message: &Spooled) -> Result<Parsed, capnp
         request.get().set_chunk(&piece);
         request.send().await?;
     }
-    let facts: facts::Client = job.finish_request().send().promise.await?.get()?.get_facts()?;
-    let response = call(facts.summary_request().send().promise).await?;
+    let finished = job.finish_request().send();
+    let facts: facts::Client = finished.pipeline.get_facts();
+    let summary = facts.summary_request().send().promise;
+    let asked = Asked {
+        headers: ask_blob(&facts, Blob::Headers, 0),
+        envelope: ask_blob(&facts, Blob::Envelope, 0),
+        structure: ask_blob(&facts, Blob::Structure, 0),
+        first_text: ask_text(&facts, 0, 0),
+    };
+    started.promise.await?;
+    finished.promise.await?;
+    let response = call(summary).await?;
     let summary = response.get()?.get_summary()?;
     if summary.get_size() != message.len() {
         return Err(lie("another size"));
     }
-    read(&facts, summary).await
+    read(&facts, summary, asked).await
 }
 
 fn lie(what: &str) -> capnp::Error {
     capnp::Error::failed(format!("parser says what cannot be: {what}"))
 }
 
-async fn read(facts: &facts::Client, summary: summary::Reader<'_>) -> Result<Parsed, capnp::Error> {
+async fn read(
+    facts: &facts::Client,
+    summary: summary::Reader<'_>,
+    asked: Asked,
+) -> Result<Parsed, capnp::Error> {
     let size = summary.get_size();
     let header_length = summary.get_header_length();
     if header_length > size {
@@ -186,11 +218,11 @@ async fn read(facts: &facts::Client, summary: summary::Reader<'_>) -> Result<Par
     let message_id = summary.get_message_id()?.to_str()?;
     let references = texts(summary.get_references()?)?;
     let first_kept = references.len().saturating_sub(MAX_REFERENCES);
-    let headers = blob(facts, Blob::Headers).await?;
+    let headers = blob(facts, Blob::Headers, asked.headers.await?).await?;
     let facts = Facts {
         sent: summary.get_has_date().then(|| UnixNanos(summary.get_sent_unix_ns())),
-        envelope: blob(facts, Blob::Envelope).await?,
-        body_structure: blob(facts, Blob::Structure).await?,
+        envelope: blob(facts, Blob::Envelope, asked.envelope.await?).await?,
+        body_structure: blob(facts, Blob::Structure, asked.structure.await?).await?,
         sections: Vec::new(),
         header_text: String::from_utf8_lossy(&headers).into_owned(),
         headers,
@@ -200,7 +232,7 @@ async fn read(facts: &facts::Client, summary: summary::Reader<'_>) -> Result<Par
         base_subject: cut(base_subject, MAX_SUBJECT),
         is_response: summary.get_is_response(),
         is_dsn: summary.get_is_dsn(),
-        body_text: body_text(facts, summary.get_text_parts()).await?,
+        body_text: body_text(facts, summary.get_text_parts(), asked.first_text).await?,
         recipients: parsed.recipients.iter().filter_map(|text| recipient(text)).collect(),
     };
     Ok(Parsed { facts: Some(facts), ..parsed })
@@ -230,12 +262,13 @@ fn texts(list: capnp::text_list::Reader<'_>) -> Result<Vec<String>, capnp::Error
     Ok(out)
 }
 
-/// Reads something in pieces; `total` may not change on the way, nor pass the bound.
+/// Reads the rest of something in pieces; `total` may not change on the way, nor pass the bound.
 async fn pieces(
     max: u64,
-    mut next: impl AsyncFnMut(u64) -> Result<(Vec<u8>, u64), capnp::Error>,
+    first: Piece,
+    mut next: impl AsyncFnMut(u64) -> Result<Piece, capnp::Error>,
 ) -> Result<Vec<u8>, capnp::Error> {
-    let (mut out, total) = next(0).await?;
+    let (mut out, total) = first;
     if total > max {
         return Err(lie("more than is kept"));
     }
@@ -249,34 +282,55 @@ async fn pieces(
     if out.len() as u64 == total { Ok(out) } else { Err(lie("more than its total")) }
 }
 
-async fn blob(facts: &facts::Client, kind: Blob) -> Result<Vec<u8>, capnp::Error> {
-    pieces(MAX_BLOB, async |offset| {
-        let mut request = facts.blob_request();
-        request.get().set_kind(kind);
-        request.get().set_offset(offset);
-        let response = call(request.send().promise).await?;
+/// Asks at once; the answer is waited for later.
+fn ask_blob(facts: &facts::Client, kind: Blob, offset: u64) -> Asking {
+    let mut request = facts.blob_request();
+    request.get().set_kind(kind);
+    request.get().set_offset(offset);
+    let promise = request.send().promise;
+    Box::pin(async move {
+        let response = call(promise).await?;
         let response = response.get()?;
         Ok((response.get_data()?.to_vec(), response.get_total()))
     })
-    .await
 }
 
-async fn body_text(facts: &facts::Client, parts: u32) -> Result<Vec<String>, capnp::Error> {
+/// As [`ask_blob`].
+fn ask_text(facts: &facts::Client, index: u32, offset: u64) -> Asking {
+    let mut request = facts.text_request();
+    request.get().set_index(index);
+    request.get().set_offset(offset);
+    let promise = request.send().promise;
+    Box::pin(async move {
+        let response = call(promise).await?;
+        let response = response.get()?;
+        Ok((response.get_data()?.to_vec(), response.get_total()))
+    })
+}
+
+async fn blob(facts: &facts::Client, kind: Blob, first: Piece) -> Result<Vec<u8>, capnp::Error> {
+    pieces(MAX_BLOB, first, async |offset| ask_blob(facts, kind, offset).await).await
+}
+
+async fn body_text(
+    facts: &facts::Client,
+    parts: u32,
+    first: Asking,
+) -> Result<Vec<String>, capnp::Error> {
     if parts > MAX_TEXT_PARTS {
         return Err(lie("too many texts"));
     }
     let mut out = Vec::new();
     let mut left = MAX_TEXTS;
+    let mut first = Some(first);
     for index in 0..parts {
-        let octets = pieces(MAX_TEXT.min(left), async |offset| {
-            let mut request = facts.text_request();
-            request.get().set_index(index);
-            request.get().set_offset(offset);
-            let response = call(request.send().promise).await?;
-            let response = response.get()?;
-            Ok((response.get_data()?.to_vec(), response.get_total()))
-        })
-        .await?;
+        let piece = match first.take() {
+            Some(first) => first.await?,
+            None => ask_text(facts, index, 0).await?,
+        };
+        let octets =
+            pieces(MAX_TEXT.min(left), piece, async |offset| ask_text(facts, index, offset).await)
+                .await?;
         left = left.saturating_sub(octets.len() as u64);
         out.push(String::from_utf8(octets).map_err(|_| lie("a text that is no UTF-8"))?);
     }

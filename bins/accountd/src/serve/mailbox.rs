@@ -5,7 +5,7 @@ use crate::{
     auth::live::Live,
     store::{
         self, ChangesFrom, ContentRef, CopyOutcome, FlagChange, Lease, MailboxId, MetaWanted,
-        ModSeq, StoreError, TextKey, Uid, UidSet,
+        ModSeq, SmallData, StoreError, TextKey, Uid, UidSet,
     },
 };
 use ipc::{
@@ -18,9 +18,6 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// Octets of content read together: the store decompresses each such block by itself.
 const BLOCK: u64 = 262_144;
-/// Octets and messages of one `small()`.
-const SMALL_OCTETS: u64 = 262_144;
-const SMALL_MESSAGES: usize = 100;
 /// Octets of a search needle.
 const MAX_NEEDLE: usize = 4_096;
 
@@ -110,11 +107,13 @@ impl mailbox::Server for MailboxServer {
         mut results: mailbox::RowsResults,
     ) -> Result<(), capnp::Error> {
         self.check()?;
-        let from = params.get()?.get_from_uid().max(1);
+        let params = params.get()?;
+        let from = params.get_from_uid().max(1);
+        let to = Some(params.get_to_uid()).filter(|to| *to != 0).unwrap_or(Uid::MAX);
         // Before the rows: what changes meanwhile is told again, never missed.
         let modseq = self.account.modseq().await.map_err(|e| later(&e))?;
-        let batch =
-            self.account.rows(self.mailbox, UidSet::all(), from).await.map_err(|e| later(&e))?;
+        let uids = UidSet::from_ranges([from..=to]);
+        let batch = self.account.rows(self.mailbox, uids, from).await.map_err(|e| later(&e))?;
         let mut to = results.get();
         to.set_modseq(modseq);
         to.set_more(batch.next.is_some());
@@ -268,46 +267,20 @@ impl mailbox::Server for MailboxServer {
         self.check()?;
         let params = params.get()?;
         let uids = wire::uids(params.get_uids()?)?;
-        let max_each = u64::from(params.get_max_each()).min(SMALL_OCTETS);
-        let batch = self.account.rows(self.mailbox, uids, 1).await.map_err(|e| later(&e))?;
-        let mut next = batch.next.unwrap_or(0);
-        let mut items: Vec<(Uid, u64, Option<Vec<u8>>, bool)> = Vec::new();
-        let mut octets = 0;
-        for row in &batch.rows {
-            let counted = if row.size <= max_each { row.size } else { 0 };
-            if items.len() >= SMALL_MESSAGES || octets + counted > SMALL_OCTETS {
-                next = row.uid;
-                break;
-            }
-            octets += counted;
-            if row.size > max_each {
-                items.push((row.uid, row.size, None, false));
-                continue;
-            }
-            let read = async {
-                let content = self.account.content(self.mailbox, row.uid).await?;
-                let len = u32::try_from(content.size).unwrap_or(u32::MAX);
-                self.account.read_content(content, 0, len).await
-            };
-            match read.await {
-                Ok(data) => items.push((row.uid, row.size, Some(data), false)),
-                Err(StoreError::NoSuchMessage | StoreError::ContentGone) => {
-                    items.push((row.uid, row.size, None, true));
-                }
-                Err(error) => return Err(later(&error)),
-            }
-        }
+        let max_each = u64::from(params.get_max_each());
+        let batch =
+            self.account.smalls(self.mailbox, uids, 1, max_each).await.map_err(|e| later(&e))?;
         let mut to = results.get();
-        to.set_next_uid(next);
-        let mut list = to.init_items(wire::count(items.len()));
-        for (at, (uid, size, data, missing)) in (0..).zip(&items) {
+        to.set_next_uid(batch.next.unwrap_or(0));
+        let mut list = to.init_items(wire::count(batch.items.len()));
+        for (at, small) in (0..).zip(&batch.items) {
             let mut item = list.reborrow().get(at);
-            item.set_uid(*uid);
-            item.set_size(*size);
-            item.set_missing(*missing);
-            match data {
-                Some(data) => item.set_data(data),
-                None => item.set_too_large(!missing),
+            item.set_uid(small.uid);
+            item.set_size(small.size);
+            match &small.data {
+                SmallData::Whole(data) => item.set_data(data),
+                SmallData::TooLarge => item.set_too_large(true),
+                SmallData::Gone => item.set_missing(true),
             }
         }
         Ok(())

@@ -111,10 +111,13 @@ impl Index {
             return Err(StoreError::TooMany("messages in one APPEND"));
         }
         let packed = self.pack_all(messages)?;
-        self.add_all(|tx| {
+        let staged: u64 = packed.iter().map(Packed::staged_len).sum();
+        let stored = self.transact(|tx| {
             let pairs = messages.iter().zip(packed);
             pairs.map(|(message, packed)| tx.add(message, packed)).collect()
-        })
+        })?;
+        self.staged_bytes += staged;
+        Ok(stored)
     }
 
     /// REPLACE (RFC 8508 §3): the old message goes in the same commit in which the new one comes.
@@ -126,7 +129,8 @@ impl Index {
     ) -> Result<Stored, StoreError> {
         let messages = [message];
         let packed = self.pack_all(&messages)?;
-        let mut stored = self.add_all(|tx| {
+        let staged: u64 = packed.iter().map(Packed::staged_len).sum();
+        let mut stored: Vec<Stored> = self.transact(|tx| {
             let old = super::types::UidSet::from_uids([old]);
             if tx.expunge(mailbox, &old, false)?.is_empty() {
                 return Err(StoreError::NoSuchMessage);
@@ -134,16 +138,8 @@ impl Index {
             let pairs = messages.iter().zip(packed);
             pairs.map(|(message, packed)| tx.add(message, packed)).collect()
         })?;
+        self.staged_bytes += staged;
         stored.pop().ok_or(StoreError::NoSuchMessage)
-    }
-
-    fn add_all(
-        &mut self,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<Vec<Stored>, StoreError>,
-    ) -> Result<Vec<Stored>, StoreError> {
-        let stored = self.transact(work)?;
-        self.recount_staged()?;
-        Ok(stored)
     }
 
     pub(crate) fn recount_staged(&mut self) -> Result<(), StoreError> {

@@ -14,8 +14,8 @@ use super::{
     rows::{
         AccountChanges, Annotation, AnnotationEntry, ChangesFrom, ContentRef, CopyOutcome,
         Delivered, FlagChange, JunkMark, MailboxChanges, MailboxInfo, MetaBatch, MetaWanted,
-        OutboxEntry, Renamed, Reparsed, ReputationHit, RowBatch, SearchBatch, StoreOutcome, Stored,
-        Submission, Submitted, TextKey, ThreadRow, Usage,
+        OutboxEntry, Renamed, Reparsed, ReputationHit, RowBatch, SearchBatch, SmallBatch,
+        StoreOutcome, Stored, Submission, Submitted, TextKey, ThreadRow, Usage,
     },
     search, settings,
     shared::{Lease, Shared, Watch},
@@ -282,6 +282,33 @@ impl Account {
         wanted: MetaWanted,
     ) -> Result<MetaBatch, StoreError> {
         self.read(move |view| read::metas(view, mailbox, &uids, from, wanted)).await
+    }
+
+    /// Whole contents of up to `max_each` bytes (at most 256 KiB) of the living UIDs in `uids` from
+    /// `from` on; of larger ones that they are there.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn smalls(
+        &self,
+        mailbox: MailboxId,
+        uids: UidSet,
+        from: Uid,
+        max_each: u64,
+    ) -> Result<SmallBatch, StoreError> {
+        let max_each = max_each.min(read::MAX_BATCH as u64);
+        let again = uids.clone();
+        let first = self
+            .pool
+            .read(&self.shared, move |view| read::smalls(view, mailbox, &uids, from, max_each))
+            .await;
+        match first {
+            // As in `read_content`.
+            Err(StoreError::Damaged(_)) => {
+                self.read(move |view| read::smalls(view, mailbox, &again, from, max_each)).await
+            }
+            other => other,
+        }
     }
 
     /// Finds the content of a message, also of an expunged one that is not erased yet.

@@ -47,8 +47,8 @@ pub use rows::{
     AccountChanges, Annotation, AnnotationEntry, ChangesFrom, ContentRef, CopyOutcome, Delivered,
     FlagChange, JunkMark, KeywordNames, MAX_TEXT_KEYS, MailboxChanges, MailboxInfo, MessageMeta,
     MessageRow, MetaBatch, MetaWanted, OutboxEntry, Renamed, Reparsed, ReputationHit, RowBatch,
-    SearchBatch, SendLimits, StoreOutcome, Stored, Submission, Submitted, TextKey, ThreadRow,
-    Usage,
+    SearchBatch, SendLimits, Small, SmallBatch, SmallData, StoreOutcome, Stored, Submission,
+    Submitted, TextKey, ThreadRow, Usage,
 };
 pub use shared::{Lease, Watch};
 pub use types::{

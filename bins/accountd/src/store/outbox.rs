@@ -8,6 +8,7 @@ use super::{
     index::{Index, Tx},
     message::{MAX_RECIPIENTS, Recipient},
     rows::{ContentRef, OutboxEntry, SendLimits, Submission, Submitted},
+    segments::Packed,
     types::ContentId,
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -32,6 +33,7 @@ impl Index {
         }
         let messages = [submission.message];
         let packed = self.pack_all(&messages)?;
+        let staged: u64 = packed.iter().map(Packed::staged_len).sum();
         let [message] = &messages;
         let (keep, recipients) = (submission.keep_copy, &submission.recipients);
         let copy = self.transact(|tx| {
@@ -60,7 +62,7 @@ impl Index {
             }
             Ok(copy)
         })?;
-        self.recount_staged()?;
+        self.staged_bytes += staged;
         Ok(Submitted { copy, repeat: false })
     }
 

@@ -7,7 +7,8 @@ use super::{
     mailbox,
     rows::{
         AccountChanges, ChangesFrom, ContentRef, KeywordNames, MailboxChanges, MailboxInfo,
-        MessageMeta, MessageRow, MetaBatch, MetaWanted, RowBatch, ThreadRow, Usage,
+        MessageMeta, MessageRow, MetaBatch, MetaWanted, RowBatch, Small, SmallBatch, SmallData,
+        ThreadRow, Usage,
     },
     types::{
         ContentId, Flags, Keyword, KeywordBits, MailboxId, MessageId, ModSeq, Role, Uid, UidSet,
@@ -19,6 +20,8 @@ use types::{ObjectId, UnixNanos};
 
 /// Bytes of one batch.
 pub(crate) const MAX_BATCH: usize = 256 * 1024;
+/// Contents of one batch.
+const MAX_SMALL: usize = 100;
 /// Bytes a narrow row counts for.
 const ROW_COST: usize = 96;
 /// UIDs of one answer.
@@ -317,6 +320,55 @@ pub(crate) fn metas(
                 + meta.headers.len()
                 + meta.preview.as_ref().map_or(0, String::len);
             batch.metas.push(meta);
+        }
+        Ok(None)
+    })?;
+    Ok(batch)
+}
+
+/// Whole contents of living messages up to `max_each` bytes; of larger ones that they are there.
+pub(crate) fn smalls(
+    view: &View<'_>,
+    mailbox: MailboxId,
+    uids: &UidSet,
+    from: Uid,
+    max_each: u64,
+) -> Result<SmallBatch, StoreError> {
+    let mut query = view.connection.prepare_cached(
+        "SELECT uid, size, content_id FROM msg
+         WHERE mailbox_id = ?1 AND uid BETWEEN ?2 AND ?3 AND expunged = 0 ORDER BY uid",
+    )?;
+    let mut batch = SmallBatch::default();
+    let mut bytes = 0;
+    batch.next = each_range(uids, from, |start, end| {
+        let mut found = query.query(params![mailbox.0, start, end])?;
+        while let Some(r) = found.next()? {
+            let (uid, size): (Uid, u64) = (r.get(0)?, r.get(1)?);
+            let count = batch.items.len();
+            let wanted =
+                if size <= max_each { usize::try_from(size).unwrap_or(MAX_BATCH) } else { 0 };
+            let is_full = count >= MAX_SMALL || count > 0 && bytes + wanted > MAX_BATCH;
+            if is_full || view.is_late(count) {
+                return Ok(Some(uid));
+            }
+            let content = r.get::<_, Option<i64>>(2)?.map(ContentId);
+            let data = match content {
+                _ if size > max_each => SmallData::TooLarge,
+                None => SmallData::Gone,
+                Some(id) => {
+                    let len = u32::try_from(wanted).unwrap_or(u32::MAX);
+                    match view.files.read(view.connection, id, 0, len) {
+                        Ok(data) => SmallData::Whole(data),
+                        Err(StoreError::ContentGone) => SmallData::Gone,
+                        // Compaction may have taken the segment away since this transaction began:
+                        // the next batch sees where the bytes are now.
+                        Err(StoreError::Damaged(_)) if count > 0 => return Ok(Some(uid)),
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            bytes += wanted;
+            batch.items.push(Small { uid, size, data });
         }
         Ok(None)
     })?;

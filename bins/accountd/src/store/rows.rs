@@ -122,6 +122,37 @@ pub struct MetaWanted {
     pub preview: bool,
 }
 
+/// A whole content, as [`Account::smalls`](super::Account::smalls) reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Small {
+    /// Its UID.
+    pub uid: Uid,
+    /// Octets of the message.
+    pub size: u64,
+    /// What there is.
+    pub data: SmallData,
+}
+
+/// What of a content was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SmallData {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// Nothing: it is larger than was asked for.
+    TooLarge,
+    /// Nothing: it is erased.
+    Gone,
+}
+
+/// Some contents, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SmallBatch {
+    /// Ascending by UID.
+    pub items: Vec<Small>,
+    /// The first UID that was not looked at.
+    pub next: Option<Uid>,
+}
+
 /// Some wide parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetaBatch {

@@ -89,7 +89,7 @@ async fn carry_out(
             link.release();
             Ok(Answer::Done)
         }
-        Question::Rows { from, .. } => read_rows(link, from).await,
+        Question::Rows { from, to } => read_rows(link, from, to).await,
         Question::Changes { since } => changes(link, since).await,
         Question::Meta { uids, envelope, structure } => {
             meta(&link.mailbox().await?, &uids, envelope, structure).await
@@ -227,12 +227,13 @@ async fn mailboxes(link: &mut Link) -> Result<Answer, Trouble> {
     Ok(Answer::Mailboxes { list, subscriptions })
 }
 
-async fn read_rows(link: &mut Link, from: u32) -> Result<Answer, Trouble> {
+async fn read_rows(link: &mut Link, from: u32, to: u32) -> Result<Answer, Trouble> {
     let mut open = link.mailbox().await?;
     // Twice at most: the second time with the keywords that were new the first time.
     for _ in 0..2 {
         let mut request = open.client.rows_request();
         request.get().set_from_uid(from);
+        request.get().set_to_uid(to);
         let answer = within(LONG, request.send().promise).await?;
         let answer = answer.get()?;
         let modseq = answer.get_modseq();

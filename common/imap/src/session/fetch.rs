@@ -1,9 +1,9 @@
 //! FETCH: what to read for it, batch by batch.
 //!
-//! A batch is at most a hundred messages, so that memory does not depend on how much a client asks
-//! for, and the process can send one batch while nothing is held. Rows are read a page at a time,
-//! stored facts and small contents for a batch; larger contents are left to the process, which
-//! streams them from the account while it writes.
+//! A batch is at most some hundred messages, of whose facts and contents one answer of the account
+//! is held at a time: memory does not depend on how much a client asks for. Rows are read a page at
+//! a time, stored facts and small contents as they are written; larger contents are left to the
+//! process, which streams them from the account while it writes.
 
 use super::{
     Answer, End, Flow, Meta, Question, Row, Selected, Session, Small, Sync, Task, render::Message,
@@ -17,8 +17,8 @@ use crate::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
-/// Messages whose facts and contents are in memory together.
-const BATCH: u32 = 100;
+/// Messages of a batch: as many as the facts of usual ones fill one answer.
+const BATCH: u32 = 512;
 /// Contents up to here come whole; the account stores them so.
 const SMALL: u32 = 64 * 1024;
 /// Octets of a header block that HEADER.FIELDS looks at; the parser reads no more either.
@@ -59,7 +59,7 @@ struct Batch {
     marked: NumberSet,
     asked_seen: bool,
     metas: BTreeMap<u32, Meta>,
-    /// Where reading of facts goes on; None when all were read.
+    /// Where reading of facts goes on when those before it are written; None when all were read.
     meta_from: Option<u32>,
     smalls: BTreeMap<u32, Small>,
     /// Header blocks of the first message left, by their range.
@@ -170,6 +170,9 @@ impl Session {
                 return Flow::Ask(question, Task::Fetch(fetching));
             }
             while let Some(uid) = fetching.batch.left.min() {
+                if fetching.awaits_facts(uid) {
+                    break;
+                }
                 if fetching.needs.content && !fetching.batch.smalls.contains_key(&uid) {
                     let uids = fetching.batch.left.clone();
                     let question = Question::Small { uids, most: SMALL };
@@ -273,7 +276,13 @@ impl Fetching {
         Batched::More
     }
 
-    /// What is to be read for the whole batch.
+    /// Whether the facts of a message were not read yet.
+    fn awaits_facts(&self, uid: u32) -> bool {
+        let wanted = self.needs.envelope || self.needs.structure;
+        wanted && self.batch.meta_from.is_some_and(|from| uid >= from)
+    }
+
+    /// What is to be read before the next message of the batch is written.
     fn facts(&mut self) -> Option<Question> {
         if self.needs.seen && !self.batch.asked_seen {
             self.batch.asked_seen = true;
@@ -283,19 +292,13 @@ impl Fetching {
                 return Some(Session::mark_seen(self.batch.marked.clone()));
             }
         }
-        let (envelope, structure) = (self.needs.envelope, self.needs.structure);
-        match self.batch.meta_from {
-            Some(from) if envelope || structure => {
-                let rest = NumberSet::from_ranges([(from, u32::MAX)]);
-                let uids = self.batch.left.intersect(&rest);
-                if uids.is_empty() {
-                    self.batch.meta_from = None;
-                    return None;
-                }
-                Some(Question::Meta { uids, envelope, structure })
-            }
-            Some(_) | None => None,
+        let (from, first) = (self.batch.meta_from?, self.batch.left.min()?);
+        if !self.awaits_facts(first) {
+            return None;
         }
+        let uids = self.batch.left.intersect(&NumberSet::from_ranges([(from, u32::MAX)]));
+        let (envelope, structure) = (self.needs.envelope, self.needs.structure);
+        Some(Question::Meta { uids, envelope, structure })
     }
 
     fn drop_message(&mut self, uid: u32) {
