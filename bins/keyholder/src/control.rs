@@ -84,6 +84,7 @@ impl key_control::Server for KeyControl {
             .counts()
             .into_iter()
             .flat_map(|(role, counts)| rows(role, &counts))
+            .filter(|(_, count)| *count > 0)
             .collect();
         let mut list = results.get().init_lines(u32::try_from(lines.len()).unwrap_or_default());
         for (at, (key, value)) in (0..).zip(&lines) {

@@ -5,9 +5,10 @@
 
 use crate::{
     key::{KeyError, PrivateKey},
-    rate::{Meter, Rates, Verdict},
+    rate::{Marks, Meter, Verdict},
     slot,
 };
+use config::limits::Keys;
 use daemon::{Count, Figures};
 use ipc::Role;
 use std::{
@@ -64,7 +65,7 @@ pub(crate) struct Edges {
 }
 
 struct Inner {
-    rates: Rates,
+    limits: Keys,
     clock: Arc<dyn Clock>,
     figures: Figures,
     running: RefCell<BTreeMap<Role, Running>>,
@@ -88,8 +89,8 @@ enum Work {
 }
 
 impl Edges {
-    pub(crate) fn new(rates: Rates, clock: Arc<dyn Clock>, figures: Figures) -> Self {
-        Self { inner: Rc::new(Inner { rates, clock, figures, running: RefCell::default() }) }
+    pub(crate) fn new(limits: Keys, clock: Arc<dyn Clock>, figures: Figures) -> Self {
+        Self { inner: Rc::new(Inner { limits, clock, figures, running: RefCell::default() }) }
     }
 
     /// Edges that have a thread.
@@ -136,7 +137,7 @@ impl Edges {
 
     /// Counts a DKIM request that was refused before it reached the edge's thread.
     pub(crate) fn count_refused(&self, role: Role) {
-        self.inner.figures.count(Count::SignaturesRefused);
+        count_refused(self.inner.figures, role);
         if let Ok(running) = self.running(role) {
             running.counts.dkim_refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -154,8 +155,10 @@ impl Edges {
         }
         let (work, to_do) = mpsc::channel(MAX_SLOTS);
         let keys: Arc<RwLock<Arc<KeyTable>>> = Arc::default();
-        let Inner { rates, clock, figures, .. } = &*self.inner;
-        let (rates, clock, figures) = (*rates, Arc::clone(clock), *figures);
+        let Inner { limits, clock, figures, .. } = &*self.inner;
+        let (clock, figures) = (Arc::clone(clock), *figures);
+        let tls = Marks { alarm: limits.tls_alarm, refuse: limits.tls_refuse };
+        let dkim = Marks { alarm: limits.dkim_alarm, refuse: limits.dkim_refuse };
         let shared = Arc::clone(&keys);
         let counts: Arc<EdgeCounts> = Arc::default();
         let counted = Arc::clone(&counts);
@@ -166,8 +169,8 @@ impl Edges {
                 role,
                 keys: shared,
                 counts: counted,
-                tls: RefCell::new(Meter::new(rates.tls_alarm, now)),
-                dkim: RefCell::new(Meter::new(rates.dkim_alarm, now)),
+                tls: RefCell::new(Meter::new(tls, now)),
+                dkim: RefCell::new(Meter::new(dkim, now)),
                 clock,
                 figures,
             });
@@ -243,6 +246,7 @@ impl EdgeThread {
         }
         let signature = key.sign_dkim(block)?;
         self.figures.count(Count::DkimSignatures);
+        count_made(self.figures, self.role);
         self.counts.dkim.fetch_add(1, Ordering::Relaxed);
         Ok(signature)
     }
@@ -263,11 +267,12 @@ impl EdgeThread {
 
     pub(crate) fn count_tls(&self) {
         self.figures.count(Count::Signatures);
+        count_made(self.figures, self.role);
         self.counts.tls.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn refused(&self, why: &str) {
-        self.figures.count(Count::SignaturesRefused);
+        count_refused(self.figures, self.role);
         self.counts.tls_refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(edge = %self.role, why, "refused to sign");
     }
@@ -282,12 +287,12 @@ impl EdgeThread {
         }
         let served = matches!(verdict, Verdict::Serve | Verdict::Alarm);
         if !served {
-            self.figures.count(Count::SignaturesRefused);
+            count_refused(self.figures, self.role);
         }
         served
     }
 
-    /// Logs what was signed, by edge: the figures do not tell edges apart.
+    /// Logs what was signed for the edge.
     fn report(&self, last: (u64, u64, u64, u64)) -> (u64, u64, u64, u64) {
         let EdgeCounts { tls, tls_refused, dkim, dkim_refused } = &*self.counts;
         let [tls, tls_refused, dkim, dkim_refused] =
@@ -300,5 +305,54 @@ impl EdgeThread {
             );
         }
         now
+    }
+}
+
+/// The figures of an edge: signatures made, and refused.
+fn counts_of(role: Role) -> Option<(Count, Count)> {
+    Some(match role {
+        Role::SmtpdMx => (Count::SignedForMx, Count::RefusedToMx),
+        Role::SmtpdSubmission => (Count::SignedForSubmission, Count::RefusedToSubmission),
+        Role::ImapdFront => (Count::SignedForFront, Count::RefusedToFront),
+        Role::HttpdWeb => (Count::SignedForWeb, Count::RefusedToWeb),
+        Role::HttpdAdmin => (Count::SignedForAdmin, Count::RefusedToAdmin),
+        Role::Accountd => (Count::SignedForAccountd, Count::RefusedToAccountd),
+        Role::QueueRunner => (Count::SignedForQueue, Count::RefusedToQueue),
+        Role::Resolver | Role::Keyholder | Role::Parser | Role::Outbound | Role::ImapdSession => {
+            return None;
+        }
+    })
+}
+
+fn count_made(figures: Figures, role: Role) {
+    if let Some((made, _)) = counts_of(role) {
+        figures.count(made);
+    }
+}
+
+fn count_refused(figures: Figures, role: Role) {
+    figures.count(Count::SignaturesRefused);
+    if let Some((_, refused)) = counts_of(role) {
+        figures.count(refused);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_edge_of_the_wiring_has_figures_of_its_own() {
+        let mut seen = Vec::new();
+        for edge in Role::Keyholder.serves() {
+            let (made, refused) = counts_of(edge.client).unwrap();
+            for count in [made, refused] {
+                let (_, _, labels, ..) = Count::ALL[count as usize];
+                assert_eq!(labels, format!("edge=\"{}\"", edge.client));
+                assert!(!seen.contains(&(count as usize)));
+                seen.push(count as usize);
+            }
+        }
+        assert_eq!(seen.len(), 14);
     }
 }

@@ -21,7 +21,7 @@ pub use folder::FolderError;
 
 use crate::{
     accountd::Keys, certificates::Identities, dkim::DkimKeys, door::Door, edge::Edges,
-    folder::Folder, pepper::Pepper, rate::Rates,
+    folder::Folder, pepper::Pepper,
 };
 use aws_lc_rs::{
     error::Unspecified,
@@ -85,11 +85,7 @@ pub async fn run(mut grants: Grants) -> Result<(), StartError> {
     let dkim = DkimKeys::load(Rc::clone(&folder), Arc::clone(&grants.clock))?;
     let now = grants.clock.now();
     let identities = Identities::load(&grants.slice, &grants.files, &folder, now)?;
-    let rates = Rates {
-        tls_alarm: grants.slice.tls_alarm_per_second,
-        dkim_alarm: grants.slice.dkim_alarm_per_second,
-    };
-    let edges = Edges::new(rates, Arc::clone(&grants.clock), grants.figures);
+    let edges = Edges::new(grants.slice.limits.clone(), Arc::clone(&grants.clock), grants.figures);
     let server = Rc::new(Server {
         slice: grants.slice,
         files: grants.files,

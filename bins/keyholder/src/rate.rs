@@ -1,21 +1,20 @@
 //! How often an edge may have something signed. A face that was taken over can sign no other
 //! shape than an honest one, but it can sign a lot of them: that is what shows it.
 //!
-//! Two marks: above the first one an alarm is logged, above ten times that the edge is refused. In
-//! between lie honest storms, such as all clients coming back after a restart.
+//! Two marks, both of `[limits.keys]`: above the first one an alarm is logged, above the second the
+//! edge is refused, and that is an alarm, too. In between lie honest storms, such as all clients
+//! coming back after a restart.
 
 use std::time::{Duration, Instant};
 
-/// The second mark, as a multiple of the first.
-const REFUSED_ABOVE: u32 = 10;
-/// One alarm an edge in this time.
+/// One alarm of a kind in this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// The marks, from mox.toml.
+/// The marks of one kind of signature, in signatures a second.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rates {
-    pub(crate) tls_alarm: u32,
-    pub(crate) dkim_alarm: u32,
+pub(crate) struct Marks {
+    pub(crate) alarm: u32,
+    pub(crate) refuse: u32,
 }
 
 /// A token bucket that holds one second's worth.
@@ -64,35 +63,48 @@ pub(crate) enum Verdict {
     RefuseAndAlarm,
 }
 
+/// Says something at most once in a while.
+#[derive(Debug, Default)]
+struct Bell(Option<Instant>);
+
+impl Bell {
+    fn rings(&mut self, now: Instant) -> bool {
+        let rings = self.0.is_none_or(|until| now >= until);
+        if rings {
+            self.0 = Some(now + QUIET);
+        }
+        rings
+    }
+}
+
 /// The meter of one edge for one kind of signature.
 #[derive(Debug)]
 pub(crate) struct Meter {
     first: Bucket,
     second: Bucket,
-    quiet_until: Option<Instant>,
+    many: Bell,
+    too_many: Bell,
 }
 
 impl Meter {
-    pub(crate) fn new(alarm_per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(marks: Marks, now: Instant) -> Self {
         Self {
-            first: Bucket::new(alarm_per_second, now),
-            second: Bucket::new(alarm_per_second.saturating_mul(REFUSED_ABOVE), now),
-            quiet_until: None,
+            first: Bucket::new(marks.alarm, now),
+            second: Bucket::new(marks.refuse, now),
+            many: Bell::default(),
+            too_many: Bell::default(),
         }
     }
 
     pub(crate) fn ask(&mut self, now: Instant) -> Verdict {
         let calm = self.first.take(now);
         let served = self.second.take(now);
-        let loud = !calm && self.quiet_until.is_none_or(|until| now >= until);
-        if loud {
-            self.quiet_until = Some(now + QUIET);
-        }
-        match (served, loud) {
+        match (served, calm) {
+            (true, true) => Verdict::Serve,
+            (true, false) if self.many.rings(now) => Verdict::Alarm,
             (true, false) => Verdict::Serve,
-            (true, true) => Verdict::Alarm,
-            (false, false) => Verdict::Refuse,
-            (false, true) => Verdict::RefuseAndAlarm,
+            (false, _) if self.too_many.rings(now) => Verdict::RefuseAndAlarm,
+            (false, _) => Verdict::Refuse,
         }
     }
 }
@@ -104,12 +116,13 @@ mod tests {
     #[test]
     fn alarm_then_refusal_then_calm() {
         let start = Instant::now();
-        let mut meter = Meter::new(5, start);
+        let mut meter = Meter::new(Marks { alarm: 5, refuse: 50 }, start);
         let verdicts: Vec<_> = (0..60).map(|_| meter.ask(start)).collect();
         assert_eq!(verdicts[..5], [Verdict::Serve; 5]);
         assert_eq!(verdicts[5], Verdict::Alarm);
         assert!(verdicts[6..50].iter().all(|v| *v == Verdict::Serve), "one alarm, then quiet");
-        assert!(verdicts[50..].iter().all(|v| *v == Verdict::Refuse));
+        assert_eq!(verdicts[50], Verdict::RefuseAndAlarm, "and another one when it is refused");
+        assert!(verdicts[51..].iter().all(|v| *v == Verdict::Refuse));
         // A steady rate at the mark is no alarm.
         let later = start + Duration::from_secs(120);
         for n in 0..100 {
@@ -123,8 +136,9 @@ mod tests {
     #[test]
     fn zero_and_huge_rates_do_not_panic() {
         let now = Instant::now();
-        assert_eq!(Meter::new(0, now).ask(now), Verdict::RefuseAndAlarm);
-        let mut meter = Meter::new(u32::MAX, now);
+        let marks = |n| Marks { alarm: n, refuse: n };
+        assert_eq!(Meter::new(marks(0), now).ask(now), Verdict::RefuseAndAlarm);
+        let mut meter = Meter::new(marks(u32::MAX), now);
         assert_eq!(meter.ask(now + Duration::from_secs(1 << 40)), Verdict::Serve);
         assert_eq!(meter.ask(now), Verdict::Serve);
     }

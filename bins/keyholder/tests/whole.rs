@@ -32,7 +32,7 @@ const SLICE: &str = r#"{
     "hostname": "host.example.org",
     "edges": {"smtpd-mx": ["mx.example.org"], "imapd-front": ["imap.example.org"]},
     "self_signed": ["mx.example.org", "imap.example.org"],
-    "tls_alarm_per_second": 100
+    "limits": {"tls_alarm": 100, "tls_refuse": 1000}
 }"#;
 
 /// A keyholder, and the side of its supervisor.

@@ -27,6 +27,8 @@ pub struct Limits {
     pub imap: Imap,
     /// `[limits.http]`
     pub http: Http,
+    /// `[limits.keys]`
+    pub keys: Keys,
 }
 
 /// Who may connect and log in; counted by accountd for all faces together.
@@ -205,6 +207,27 @@ impl Default for Http {
     }
 }
 
+/// Signatures of keyholder in a second, for one edge: above the first mark an alarm is raised, above
+/// the second it refuses, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Keys {
+    /// TLS handshakes.
+    pub tls_alarm: u32,
+    /// TLS handshakes.
+    pub tls_refuse: u32,
+    /// DKIM signatures.
+    pub dkim_alarm: u32,
+    /// DKIM signatures.
+    pub dkim_refuse: u32,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { tls_alarm: 200, tls_refuse: 2000, dkim_alarm: 50, dkim_refuse: 500 }
+    }
+}
+
 impl Limits {
     pub(crate) fn read(section: &Section<'_>) -> Self {
         Self {
@@ -213,6 +236,7 @@ impl Limits {
             smtp: Smtp::read(&section.section("smtp")),
             imap: Imap::read(&section.section("imap")),
             http: Http::read(&section.section("http")),
+            keys: Keys::read(&section.section("keys")),
         }
     }
 }
@@ -295,5 +319,24 @@ impl Http {
             tls_handshake: at.duration("tls_handshake", d.tls_handshake),
             connections: at.count("connections", d.connections, 1..100_001),
         }
+    }
+}
+
+impl Keys {
+    fn read(at: &Section<'_>) -> Self {
+        let d = Self::default();
+        let keys = Self {
+            tls_alarm: at.count("tls_alarm", d.tls_alarm, 1..1_000_001),
+            tls_refuse: at.count("tls_refuse", d.tls_refuse, 1..1_000_001),
+            dkim_alarm: at.count("dkim_alarm", d.dkim_alarm, 1..1_000_001),
+            dkim_refuse: at.count("dkim_refuse", d.dkim_refuse, 1..1_000_001),
+        };
+        if keys.tls_refuse < keys.tls_alarm {
+            at.fault_at("tls_refuse", "must not be below tls_alarm");
+        }
+        if keys.dkim_refuse < keys.dkim_alarm {
+            at.fault_at("dkim_refuse", "must not be below dkim_alarm");
+        }
+        keys
     }
 }

@@ -33,6 +33,8 @@ pub struct Static {
     pub log: Log,
     /// `[dns]`
     pub dns: Dns,
+    /// `[dns] check_senders`: whether DNS is asked if a stranger's domain takes mail.
+    pub check_senders: bool,
     /// `[sandbox] require`: layers without which no process starts.
     pub require: BTreeSet<Layer>,
     /// `[tls]`
@@ -247,6 +249,7 @@ impl Static {
         if root.is_present() && read_listeners.is_empty() {
             root.fault("no [listener.NAME]: the server would serve nobody");
         }
+        let check_senders = dns.flag("check_senders", true);
         let built = (
             Log {
                 format: log.choice("format", &formats, Format::default()),
@@ -272,6 +275,7 @@ impl Static {
             uid_base: (uid_base != 0).then_some(uid_base),
             log,
             dns,
+            check_senders,
             require: require.into_iter().collect(),
             authorities,
             postmaster,
@@ -331,6 +335,8 @@ impl Static {
             uid_base: None,
             log: Log::default(),
             dns: Dns::default(),
+            // It works without a network, and its senders are made up.
+            check_senders: false,
             require: BTreeSet::from([Layer::Seccomp]),
             authorities: Authorities::default(),
             postmaster: Some(Postmaster { account: "mox".into(), mailbox: "Postmaster".into() }),
@@ -494,6 +500,7 @@ mod tests {
             ("smtp = {}\n[listener.y]\nips = [\"127.0.0.1\"]\nsmtp = {}", "both bind 127.0.0.1:25"),
             ("tls = { cert_file = \"c\" }", "tls needs cert_file and key_file"),
             ("tls = { self_signed = true }\nimap = { starttls = false }", "needs starttls = true"),
+            ("smtp = {}\n[limits.keys]\ntls_refuse = 100", "must not be below tls_alarm"),
         ] {
             let faults = faults(&format!("{head}{text}"));
             assert!(faults.iter().any(|fault| fault.contains(wanted)), "{text}: {faults:#?}");

@@ -81,6 +81,20 @@ counts! {
     StoreCommits = "mox_store_commit_total" {""} Counter "Commits of account databases.";
     StoreErrors = "mox_store_error_total" {""} Counter "Failures of account databases.";
     DeadlinesMissed = "mox_ipc_late_total" {""} Counter "Calls to other processes without answer in time.";
+    SignedForMx = "mox_keyholder_edge_signature_total" {"edge=\"smtpd-mx\""} Counter "Signatures made, by who asked.";
+    SignedForSubmission = "mox_keyholder_edge_signature_total" {"edge=\"smtpd-submission\""} Counter "Signatures made, by who asked.";
+    SignedForFront = "mox_keyholder_edge_signature_total" {"edge=\"imapd-front\""} Counter "Signatures made, by who asked.";
+    SignedForWeb = "mox_keyholder_edge_signature_total" {"edge=\"httpd-web\""} Counter "Signatures made, by who asked.";
+    SignedForAdmin = "mox_keyholder_edge_signature_total" {"edge=\"httpd-admin\""} Counter "Signatures made, by who asked.";
+    SignedForAccountd = "mox_keyholder_edge_signature_total" {"edge=\"accountd\""} Counter "Signatures made, by who asked.";
+    SignedForQueue = "mox_keyholder_edge_signature_total" {"edge=\"queue-runner\""} Counter "Signatures made, by who asked.";
+    RefusedToMx = "mox_keyholder_edge_refused_total" {"edge=\"smtpd-mx\""} Counter "Signatures refused, by who asked.";
+    RefusedToSubmission = "mox_keyholder_edge_refused_total" {"edge=\"smtpd-submission\""} Counter "Signatures refused, by who asked.";
+    RefusedToFront = "mox_keyholder_edge_refused_total" {"edge=\"imapd-front\""} Counter "Signatures refused, by who asked.";
+    RefusedToWeb = "mox_keyholder_edge_refused_total" {"edge=\"httpd-web\""} Counter "Signatures refused, by who asked.";
+    RefusedToAdmin = "mox_keyholder_edge_refused_total" {"edge=\"httpd-admin\""} Counter "Signatures refused, by who asked.";
+    RefusedToAccountd = "mox_keyholder_edge_refused_total" {"edge=\"accountd\""} Counter "Signatures refused, by who asked.";
+    RefusedToQueue = "mox_keyholder_edge_refused_total" {"edge=\"queue-runner\""} Counter "Signatures refused, by who asked.";
 }
 
 /// Defines the histograms.

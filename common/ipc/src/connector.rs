@@ -170,9 +170,11 @@ impl Dialer {
             }
             Way::Memory { requests } => {
                 let (answer, stream) = oneshot::channel();
-                let asked = requests.send(MemoryRequest { answer }).await;
-                asked.map_err(|_| Unavailable::Away)?;
-                stream.await.map_err(|_| Unavailable::Away)
+                let asked = timeout(DIAL_DEADLINE, async {
+                    requests.send(MemoryRequest { answer }).await.ok()?;
+                    stream.await.ok()
+                });
+                asked.await.ok().flatten().ok_or(Unavailable::Away)
             }
         }
     }
@@ -415,6 +417,14 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_dead_server_is_waited_for_and_then_given_up() {
         let (dialer, acceptor) = connector();
+        drop(acceptor);
+        assert_eq!(dialer.dial().await.err(), Some(Unavailable::Away));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_server_in_memory_that_takes_nobody_is_given_up() {
+        let (dialer, acceptor) = crate::memory_edge(Role::SmtpdMx, 0);
+        assert_eq!(dialer.dial().await.err(), Some(Unavailable::Away));
         drop(acceptor);
         assert_eq!(dialer.dial().await.err(), Some(Unavailable::Away));
     }

@@ -22,6 +22,9 @@ pub struct Accountd {
     /// DNS block lists asked when reputation decides nothing.
     #[serde(with = "slice::domains", default)]
     pub dnsbls: Vec<Domain>,
+    /// Whether DNS is asked if a stranger's domain takes mail.
+    #[serde(default)]
+    pub check_senders: bool,
     /// The largest message of any listener.
     #[serde(default = "message_size")]
     pub max_message_size: u64,
@@ -88,6 +91,7 @@ impl Accountd {
             smtp_hostnames,
             postmaster: all.postmaster.clone(),
             dnsbls,
+            check_senders: all.check_senders,
             max_message_size: sizes.max().unwrap_or_else(message_size),
             gate: all.limits.gate.clone(),
             delivery: all.limits.delivery.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::Domain;
 
-use crate::{Certificate, Kind, Static, slice};
+use crate::{Certificate, Kind, Static, limits::Keys, slice};
 
 /// The slice of `keyholder`. Its folder holds `tls/`, `dkim/` and `pepper`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +22,9 @@ pub struct Keyholder {
     /// Names for which it makes a self-signed ECDSA certificate (P-256, 4 years) if it has none.
     #[serde(with = "slice::domains", default)]
     pub self_signed: Vec<Domain>,
-    /// TLS signatures a second on one edge above which it raises an alarm.
-    #[serde(default = "tls_alarm")]
-    pub tls_alarm_per_second: u32,
-    /// DKIM signatures a second on one edge above which it raises an alarm.
-    #[serde(default = "dkim_alarm")]
-    pub dkim_alarm_per_second: u32,
+    /// How many signatures one edge may have.
+    #[serde(default)]
+    pub limits: Keys,
     /// Who may use the control socket, by uid.
     #[serde(default)]
     pub control_uids: Vec<u32>,
@@ -46,14 +43,6 @@ pub struct CertificateFiles {
     pub name: String,
     /// Roles that may use it.
     pub roles: Vec<String>,
-}
-
-fn tls_alarm() -> u32 {
-    200
-}
-
-fn dkim_alarm() -> u32 {
-    50
 }
 
 /// The roles that speak TLS.
@@ -100,8 +89,7 @@ impl Keyholder {
                 .map(|(name, roles)| CertificateFiles { name: name.to_owned(), roles })
                 .collect(),
             self_signed,
-            tls_alarm_per_second: tls_alarm(),
-            dkim_alarm_per_second: dkim_alarm(),
+            limits: all.limits.keys.clone(),
         }
     }
 }
