@@ -19,6 +19,7 @@ struct MailParams {
   smtputf8 @2 :Bool;
   requireTls @3 :Bool;
   enum Body { sevenBit @0; eightBitMime @1; }
+  extended @4 :Bool;         # the client said EHLO, else HELO
 }
 
 struct Begun {

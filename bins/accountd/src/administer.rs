@@ -8,7 +8,7 @@ use crate::{
         records::{Attempt, ClientKey},
         vault::VaultError,
     },
-    directory::{ChangeError, folders},
+    directory::{ChangeError, Snapshot, folders},
     intake::header,
     service::Service,
     store::StoreError,
@@ -65,7 +65,7 @@ impl From<ChangeError> for Trouble {
             ChangeError::Edit(EditError::InUse(_)) => ProblemKind::InUse,
             ChangeError::Edit(EditError::Syntax(_) | EditError::Invalid(_))
             | ChangeError::Faults(_) => ProblemKind::Invalid,
-            ChangeError::Modified => ProblemKind::InUse,
+            ChangeError::Modified | ChangeError::Unsound(_) => ProblemKind::InUse,
             ChangeError::Write(_) => ProblemKind::Temporary,
         };
         Self::new(kind, error.to_string())
@@ -287,6 +287,16 @@ impl Service {
         }
     }
 
+    /// And the host name, as which notifications are signed; unless it is there from a year before.
+    pub(crate) async fn make_host_keys(&self) {
+        let host = &self.settings.hostname;
+        match self.keyholder.records(host).await {
+            Ok(records) if records.is_empty() => self.make_dkim_keys(host).await,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the keys of the host name"),
+        }
+    }
+
     pub(crate) async fn domain_remove(&self, domain: &Domain) -> Result<(), Trouble> {
         let snapshot = self.directories.now();
         let users = snapshot.directory.accounts_in(domain);
@@ -303,6 +313,28 @@ impl Service {
     pub(crate) async fn directory_write(&self, text: &str, revision: u64) -> Result<(), Trouble> {
         let before = self.directories.now();
         self.directories.write(text.to_owned(), revision)?;
+        self.settle(&before).await
+    }
+
+    /// Takes over what was written into domains.toml by hand, if it is sound.
+    pub(crate) async fn look_at_directory(&self) {
+        match self.directories.look() {
+            Ok(None) => {}
+            Ok(Some(before)) => {
+                tracing::info!(revision = %format!("{:016x}", self.directories.now().revision),
+                    "domains.toml was changed by hand, and counts");
+                if let Err(trouble) = self.settle(&before).await {
+                    tracing::error!(what = trouble.text, "alarm: accounts of domains.toml");
+                }
+            }
+            Err(what) => {
+                tracing::error!(what, "alarm: domains.toml is not sound; it changes nothing");
+            }
+        }
+    }
+
+    /// What a new state of the directory asks for.
+    async fn settle(&self, before: &Snapshot) -> Result<(), Trouble> {
         self.make_missing().await?;
         let after = self.directories.now();
         for account in before.directory.accounts() {
@@ -355,7 +387,14 @@ impl Service {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
-        for (domain, _) in snapshot.directory.domains().take(MAX_SHOWN_DOMAINS) {
+        let alarms = self.alarms.told(self.clock.now()).into_iter();
+        // In this order: the file first, whose fault everything else may be.
+        let unsound = self.directories.why_unsound().map(|why| format!("not in force: {why}"));
+        lines.extend(unsound.into_iter().chain(alarms).map(|what| ("alarm".to_owned(), what)));
+        let host = &self.settings.hostname;
+        let domains = snapshot.directory.domains().map(|(name, _)| name);
+        let domains = domains.filter(|name| *name != host).take(MAX_SHOWN_DOMAINS);
+        for domain in std::iter::once(host).chain(domains) {
             match self.keyholder.records(domain).await {
                 Ok(records) => lines.extend(records),
                 Err(error) => lines.push((format!("DKIM records of {domain}"), error.to_string())),

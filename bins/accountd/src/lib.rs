@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod administer;
+mod alarms;
 mod auth;
 mod directory;
 mod files;

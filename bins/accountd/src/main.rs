@@ -3,7 +3,8 @@
 //! Trust:   is asked by every face; believes what they say of their peers as evidence alone.
 //! Runs as: `_mox-accountd`; its own folder, no network, no listener but the control socket.
 //! Holds:   `domains.toml`, `accountd.db`, and of each account one database of mail, one of
-//!          credentials, and its content; `Parser`, `AccountdKeys` (keyholder).
+//!          credentials, and its content; `Parser`, `Resolver`, `AccountdKeys`
+//!          (keyholder).
 //! Never:   interprets message content (parser does), sees a private key, opens a connection.
 //! If it dies: restarted with back-off; what was answered 250 or OK is on the disk, and sessions go
 //!          on by their tickets.
@@ -46,6 +47,7 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
             Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
         }),
         parsers: inherited.dialers.iter().filter_map(parser).collect(),
+        resolver: inherited.dialer(Role::Resolver).context("no edge to resolver")?,
         keyholder: inherited.dialer(Role::Keyholder).context("no edge to keyholder")?,
         clients: inherited.acceptors,
         control,

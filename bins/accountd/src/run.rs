@@ -2,6 +2,7 @@
 //! clients.
 
 use crate::{
+    alarms::Alarms,
     auth::{
         authority::{Authority, BootClock},
         hashing::Hashing,
@@ -13,7 +14,7 @@ use crate::{
     },
     directory::Directories,
     gate::Gate,
-    intake::{parse::Parsers, spool},
+    intake::{names::Names, parse::Parsers, spool},
     keys::Keyholder,
     outbox::Outboxes,
     serve::doors,
@@ -28,6 +29,8 @@ use storage::{Disk, Open};
 use tokio::{net::UnixListener, sync::mpsc, time::Instant};
 use types::{AccountId, Address, Clock, Domain, Secret};
 
+/// domains.toml is looked at this often.
+const LOOK: Duration = Duration::from_secs(2);
 /// Failed log-ins are written down this often, ticket keys and detached folders looked at.
 const WRITE_LIMITS: Duration = Duration::from_secs(10);
 const HOURLY: Duration = Duration::from_secs(3_600);
@@ -53,6 +56,8 @@ pub struct Grants {
     pub boot_clock: Rc<dyn Fn() -> Duration>,
     /// One for each parser.
     pub parsers: Vec<Dialer>,
+    /// To resolver.
+    pub resolver: Dialer,
     /// To keyholder.
     pub keyholder: Dialer,
     /// Clients, as the supervisor wires them.
@@ -124,13 +129,15 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
     let mut records = Records::open(folder, how).context("accountd.db")?;
     let mut failed = FailedLogins::new();
     failed.restore(records.failures().context("accountd.db")?);
+    let alarms = Alarms::default();
+    let (raised, clock) = (alarms.clone(), Arc::clone(&grants.clock));
     let ports = Ports {
         disk: Arc::clone(&grants.disk),
         clock: Arc::clone(&grants.clock),
         random: Arc::new(SystemRandom),
         fatal: Arc::clone(&grants.fatal),
-        alarm: Arc::new(|account: AccountId, what: &str| {
-            tracing::error!(%account, what, "alarm");
+        alarm: Arc::new(move |account: AccountId, what: &str| {
+            raised.raise(account, what, clock.now());
         }),
     };
     let store = Store::start(&accounts, ports, Tuning::default(), Threads::default())
@@ -157,14 +164,17 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
             max_message: slice.max_message_size,
             sessions: slice.imap_sessions,
             is_local: slice.seed.is_some(),
+            check_senders: slice.check_senders,
         },
         authority,
         directories,
         store,
         parsers: Parsers::new(parsers),
+        names: Names::new(Line::new(grants.resolver.clone(), Limits::default())),
         keyholder,
         gate: Rc::new(RefCell::new(Gate::new(&slice.gate, &slice.delivery))),
         outboxes: Outboxes::default(),
+        alarms,
         clock: Arc::clone(&grants.clock),
         disk: Arc::clone(&grants.disk),
     }))
@@ -191,11 +201,18 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>, announce:
     if let Some(domain) = local {
         service.make_dkim_keys(&domain).await;
     }
+    service.make_host_keys().await;
     service.find_left_rows().await;
     service.sweep().await;
     let mut next_hour = Instant::now() + HOURLY;
+    let mut next_write = Instant::now() + WRITE_LIMITS;
     loop {
-        tokio::time::sleep(WRITE_LIMITS).await;
+        tokio::time::sleep(LOOK).await;
+        service.look_at_directory().await;
+        if Instant::now() < next_write {
+            continue;
+        }
+        next_write = Instant::now() + WRITE_LIMITS;
         write_limits(&service).await;
         service.authority.lives.sweep();
         if Instant::now() >= next_hour {

@@ -1,10 +1,11 @@
 //! What every interface works with: the directory, who may do what, the store, and the hands.
 
 use crate::{
+    alarms::Alarms,
     auth::authority::Authority,
     directory::Directories,
     gate::Gate,
-    intake::parse::Parsers,
+    intake::{names::Names, parse::Parsers},
     keys::Keyholder,
     outbox::Outboxes,
     store::{self, Limits, Store},
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) sessions: u16,
     /// A development server.
     pub(crate) is_local: bool,
+    /// Ask DNS whether strangers' domains take mail.
+    pub(crate) check_senders: bool,
 }
 
 /// All of accountd but the sockets.
@@ -35,9 +38,11 @@ pub(crate) struct Service {
     pub(crate) directories: Rc<Directories>,
     pub(crate) store: Store,
     pub(crate) parsers: Parsers,
+    pub(crate) names: Names,
     pub(crate) keyholder: Rc<Keyholder>,
     pub(crate) gate: Rc<RefCell<Gate>>,
     pub(crate) outboxes: Outboxes,
+    pub(crate) alarms: Alarms,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
 }

@@ -10,7 +10,7 @@ use crate::{
     store::Content,
 };
 use ipc::Unavailable;
-use mailauth::dkim::{BodyHash, Canonicalization, DEFAULT_SIGNED, Draft, Recipe, fields};
+use mailauth::dkim::{BodyHash, Canonicalization, Draft, Recipe, fields};
 use types::Address;
 
 /// A header longer than this is not signed.
@@ -68,18 +68,8 @@ impl Service {
         header: &[u8],
         body_hash: &[u8; 32],
     ) -> Result<String, Refusal> {
-        let recipe = Recipe {
-            domain: author.domain(),
-            selector: &key.selector,
-            algorithm: key.algorithm,
-            header: Canonicalization::Relaxed,
-            body: Canonicalization::Relaxed,
-            identity: None,
-            signed: &DEFAULT_SIGNED,
-            seal: true,
-            time: self.clock.now(),
-            expires: None,
-        };
+        let now = self.clock.now();
+        let recipe = Recipe::usual(author.domain(), &key.selector, key.algorithm, now);
         let draft = fields(header)
             .map_err(mailauth::dkim::DraftError::from)
             .and_then(|fields| Draft::new(&recipe, &fields, body_hash));

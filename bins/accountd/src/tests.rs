@@ -4,7 +4,7 @@
 
 use crate::{
     run::{Grants, run},
-    testing::hands::{FakeKeys, FakeParser},
+    testing::hands::{FakeKeys, FakeParser, FakeResolver},
 };
 use ipc::{
     Dialer, Limits, Line, Role, capnp, memory_edge,
@@ -20,6 +20,7 @@ use ipc::{
         keyholder_capnp::accountd_keys,
         parser_capnp::parser,
         queue_capnp::{delivered, delivery, delivery_sink, outbox},
+        resolver_capnp::resolver,
         types_capnp::{byte_sink, peer, watched},
     },
 };
@@ -34,6 +35,8 @@ use tokio::{
     task::LocalSet,
 };
 use types::SystemClock;
+
+mod names;
 
 const PASSWORD: &str = "correct horse";
 const DOMAINS: &str = r#"
@@ -133,12 +136,14 @@ impl Bench {
         let (clients, waiting) = mpsc::channel(16);
         let (parser, parser_end) = memory_edge(Role::Accountd, 0);
         let (keyholder, keyholder_end) = memory_edge(Role::Accountd, 0);
+        let (resolver, resolver_end) = memory_edge(Role::Accountd, 0);
         let poisoned = Rc::new(Cell::new(0));
         let failed = Rc::clone(&poisoned);
         play(parser_end, move || {
             ipc::new_client::<parser::Client, _>(FakeParser(Rc::clone(&failed))).client
         });
         play(keyholder_end, || ipc::new_client::<accountd_keys::Client, _>(FakeKeys).client);
+        play(resolver_end, || ipc::new_client::<resolver::Client, _>(FakeResolver).client);
         let control = folder.join("control");
         let _ = std::fs::remove_file(&control);
         let listener = tokio::net::UnixListener::bind(&control).unwrap();
@@ -149,6 +154,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             boot_clock: Rc::new(|| Duration::from_secs(1000)),
             parsers: vec![parser],
+            resolver,
             keyholder,
             clients: waiting,
             control: Some((listener, Rc::new(|_| true))),
@@ -221,16 +227,27 @@ fn set_peer(mut to: peer::Builder<'_>) {
 
 const RECEIVED: &str = "Received: from client.example by mail.example.org; now\r\n";
 
-async fn begin(door: &mx_door::Client, from: &str) -> transaction::Client {
+/// A transaction, or the code.
+async fn try_begin(
+    door: &mx_door::Client,
+    hello: (&str, bool),
+    from: &str,
+) -> Result<transaction::Client, u16> {
     let inbound = door.inbound_request().send().pipeline.get_inbound();
     let mut request = inbound.begin_request();
     set_peer(request.get().init_peer());
+    request.get().set_helo(hello.0);
+    request.get().init_params().set_extended(hello.1);
     request.get().set_from(from);
     let response = request.send().promise.await.unwrap();
     match response.get().unwrap().get_outcome().unwrap().which().unwrap() {
-        begun::Which::Transaction(transaction) => transaction.unwrap(),
-        begun::Which::Refused(refusal) => panic!("{:?}", refusal.unwrap().get_text()),
+        begun::Which::Transaction(transaction) => Ok(transaction.unwrap()),
+        begun::Which::Refused(refusal) => Err(refusal.unwrap().get_code()),
     }
+}
+
+async fn begin(door: &mx_door::Client, from: &str) -> transaction::Client {
+    try_begin(door, ("client.example", true), from).await.unwrap()
 }
 
 /// 250, or the code.

@@ -514,6 +514,7 @@ fn set_mail_params(mut to: mail_params::Builder<'_>, begin: &Begin) {
     });
     to.set_smtputf8(begin.params.smtputf8);
     to.set_require_tls(begin.params.requiretls);
+    to.set_extended(begin.extended);
 }
 
 fn set_ip(ip: IpAddr, set: impl FnOnce(&[u8])) {

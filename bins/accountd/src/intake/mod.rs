@@ -2,6 +2,7 @@
 
 pub(crate) mod deliver;
 pub(crate) mod header;
+pub(crate) mod names;
 pub(crate) mod parse;
 pub(crate) mod recipients;
 pub(crate) mod refusal;

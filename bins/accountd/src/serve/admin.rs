@@ -25,13 +25,23 @@ const BLOCK: u32 = 262_144;
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// Where an administrator comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// moxctl, whose user the kernel vouches for.
+    Control,
+    /// httpd admin, after a log-in. It never gets mail to read: it is a face.
+    Web,
+}
+
 pub(super) struct AdminServer {
     service: Rc<Service>,
+    by: By,
 }
 
 impl AdminServer {
-    pub(super) fn client(service: &Rc<Service>) -> account_admin::Client {
-        ipc::new_client(Self { service: Rc::clone(service) })
+    pub(super) fn client(service: &Rc<Service>, by: By) -> account_admin::Client {
+        ipc::new_client(Self { service: Rc::clone(service), by })
     }
 }
 
@@ -388,6 +398,11 @@ impl account_admin::Server for AdminServer {
         let params = params.get()?;
         let (name, mailbox) = (params.get_account()?.to_str()?, params.get_mailbox()?.to_str()?);
         let (uid, sink) = (params.get_uid(), params.get_sink()?);
+        if self.by == By::Web {
+            let trouble = Trouble::invalid("messages are shown on the control socket alone");
+            set_problem(results.get().init_problem(), Err(trouble));
+            return Ok(());
+        }
         let found = async {
             let account = self.service.store.account(self.service.id_of(name)?);
             let mailbox = account.mailbox_by_name(mailbox.to_owned()).await?;
@@ -420,12 +435,12 @@ impl account_admin::Server for AdminServer {
         _: account_admin::DirectoryReadParams,
         mut results: account_admin::DirectoryReadResults,
     ) -> Result<(), capnp::Error> {
-        let snapshot = self.service.directories.now();
-        if snapshot.text.len() > MAX_TEXT {
+        let (text, revision) = self.service.directories.to_edit();
+        if text.len() > MAX_TEXT {
             return Err(capnp::Error::failed("domains.toml is too large for one message".into()));
         }
-        results.get().set_text(snapshot.text.as_bytes());
-        results.get().set_revision(snapshot.revision);
+        results.get().set_text(text.as_bytes());
+        results.get().set_revision(revision);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! by the slot of its connector, never by what it says.
 
 use super::{
-    admin::AdminServer,
+    admin::{AdminServer, By},
     authenticator::{self, AuthenticatorServer, Gives, TicketsServer},
     config::{ConfigServer, GateServer},
     inbound::InboundServer,
@@ -49,7 +49,7 @@ pub(crate) fn door(
 
 /// What moxctl finds on the control socket.
 pub(crate) fn control(service: &Rc<Service>) -> capnp::capability::Client {
-    let client = AdminServer::client(service);
+    let client = AdminServer::client(service, By::Control);
     capnp::capability::Client { hook: client.client.hook }
 }
 
@@ -173,7 +173,7 @@ impl admin_door::Server for Doorway {
         let outcome = self.service.authority.admin_login(&peer, password).await;
         let mut to = results.get().init_outcome();
         match outcome {
-            Ok(()) => to.set_admin(AdminServer::client(&self.service)),
+            Ok(()) => to.set_admin(AdminServer::client(&self.service, By::Web)),
             Err(failure) => to.set_failure(failure.into()),
         }
         Ok(())

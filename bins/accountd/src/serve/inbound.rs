@@ -24,7 +24,7 @@ use ipc::{
     },
 };
 use std::{cell::RefCell, rc::Rc};
-use types::{Address, ReversePath, SessionId, UnixNanos};
+use types::{Address, Domain, ReversePath, SessionId, UnixNanos};
 
 /// `MessageSink.maxChunk`.
 const MAX_CHUNK: usize = 65_536;
@@ -53,6 +53,12 @@ fn params(reader: mail_params::Reader<'_>) -> Result<Params, capnp::Error> {
     })
 }
 
+/// The name that is looked up: of HELO alone. Clients that say EHLO are many, with names that never
+/// were in DNS.
+fn hello(text: &str, is_extended: bool) -> Option<Domain> {
+    if is_extended { None } else { text.parse().ok() }
+}
+
 fn set_refusal(mut to: wire_refusal::Builder<'_>, refusal: &Refusal) {
     to.set_code(refusal.code);
     to.set_enhanced(refusal.enhanced.as_str());
@@ -74,11 +80,19 @@ impl inbound::Server for InboundServer {
         let peer = wire::peer(params.get_peer()?)?;
         let from = params.get_from()?.to_str()?;
         let mail = self::params(params.get_params()?)?;
+        let hello = hello(params.get_helo()?.to_str()?, params.get_params()?.get_extended());
         let now = self.service.clock.now();
         let outcome = if self.service.gate.borrow().may_deliver(peer.ip, now) {
             begin(&self.service, peer, Sender::Stranger, from, mail)
         } else {
             Err(Special::Refuse(Refusal::new(451, "4.7.1", "Too many messages, try again later")))
+        };
+        let outcome = match outcome {
+            Ok(transaction) => match transaction.check_names(hello.as_ref()).await {
+                Ok(()) => Ok(transaction),
+                Err(refusal) => Err(Special::Refuse(refusal)),
+            },
+            Err(special) => Err(special),
         };
         answer_begin(outcome, results.get().init_outcome()).await
     }
@@ -183,6 +197,18 @@ struct State {
 }
 
 impl Transaction {
+    /// What DNS says of the names that a stranger gave.
+    async fn check_names(&self, hello: Option<&Domain>) -> Result<(), Refusal> {
+        if !self.service.settings.check_senders {
+            return Ok(());
+        }
+        let snapshot = self.service.directories.now();
+        let from = self.from.address().map(Address::domain);
+        // What is hosted here takes mail here.
+        let from = from.filter(|domain| snapshot.directory.domain(domain).is_none());
+        self.service.names.check(hello, from).await
+    }
+
     async fn rcpt(&self, to: &str) -> Result<(), Refusal> {
         if self.service.is_disk_low() {
             return Err(Refusal::disk_full());

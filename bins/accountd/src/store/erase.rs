@@ -71,6 +71,10 @@ impl Index {
 
     /// Erases contents whose leases have passed, or whose time is over. Says whether more is left.
     pub(crate) fn erase(&mut self) -> Result<bool, StoreError> {
+        let lived = self.ports.clock.monotonic().saturating_duration_since(self.shared.born);
+        if lived < self.tuning.erase_hold_at_start {
+            return Ok(false);
+        }
         let now = self.ports.clock.now().0;
         let held_until = now.saturating_sub(nanos(self.tuning.erase_hold));
         let cap = now.saturating_sub(nanos(self.tuning.lease_cap));

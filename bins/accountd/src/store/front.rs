@@ -54,7 +54,10 @@ impl Store {
     #[must_use]
     pub fn account(&self, id: AccountId) -> Account {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = accounts.entry(id).or_insert_with(|| Arc::new(Shared::new(id)));
+        let shared = accounts.entry(id).or_insert_with(|| {
+            let born = self.pool.ports().clock.monotonic();
+            Arc::new(Shared::new(id, born))
+        });
         Account { pool: Arc::clone(&self.pool), shared: Arc::clone(shared) }
     }
 

@@ -75,8 +75,11 @@ pub struct Tuning {
     pub checkpoint_frames: u32,
     /// Content of expunged messages is erased after this, whatever leases say.
     pub lease_cap: Duration,
-    /// And not before this: sessions that come back after a restart had no time to take a lease.
+    /// And not before this: a session that is about to open the mailbox has no lease yet.
     pub erase_hold: Duration,
+    /// Nothing is erased for so long after a start: leases ended with the life before, and the
+    /// sessions that held them come back by their tickets.
+    pub erase_hold_at_start: Duration,
     /// Rows of expunged messages kept for QRESYNC.
     pub keep_expunged: u32,
     /// And how long.
@@ -94,6 +97,7 @@ impl Default for Tuning {
             checkpoint_frames: 4000,
             lease_cap: Duration::from_secs(24 * 3600),
             erase_hold: Duration::from_secs(60),
+            erase_hold_at_start: Duration::from_secs(600),
             keep_expunged: 100_000,
             keep_expunged_for: Duration::from_secs(365 * 24 * 3600),
             keep_free: 1 << 30,

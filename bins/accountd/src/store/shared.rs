@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 use storage::Gate;
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) ready: AtomicBool,
     /// A checkpoint of it is on its way.
     pub(crate) checkpointing: AtomicBool,
+    /// When this life of the process first heard of the account.
+    pub(crate) born: Instant,
     modseq: watch::Sender<ModSeq>,
     quota: AtomicU64,
     leases: Mutex<Leases>,
@@ -40,12 +43,13 @@ struct Leases {
 }
 
 impl Shared {
-    pub(crate) fn new(id: AccountId) -> Self {
+    pub(crate) fn new(id: AccountId, born: Instant) -> Self {
         Self {
             id,
             gate: Gate::default(),
             ready: AtomicBool::new(false),
             checkpointing: AtomicBool::new(false),
+            born,
             modseq: watch::Sender::new(FIRST_MODSEQ),
             quota: AtomicU64::new(NO_QUOTA),
             leases: Mutex::default(),
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_slowest_lease_counts() {
-        let shared = Arc::new(Shared::new(AccountId::from_bytes([1; 10])));
+        let shared = Arc::new(Shared::new(AccountId::from_bytes([1; 10]), Instant::now()));
         assert_eq!(shared.seen_by_all(), ModSeq::MAX);
         let (a, b) = (Lease::new(&shared, 5), Lease::new(&shared, 9));
         assert_eq!(shared.seen_by_all(), 5);
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn modseq_never_goes_back() {
-        let shared = Shared::new(AccountId::from_bytes([1; 10]));
+        let shared = Shared::new(AccountId::from_bytes([1; 10]), Instant::now());
         shared.publish(7);
         shared.publish(6);
         assert_eq!(shared.modseq(), 7);

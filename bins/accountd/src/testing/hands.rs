@@ -1,10 +1,11 @@
-//! keyholder and parser as small servers that keep to their schemas and no more.
+//! keyholder, parser and resolver as small servers that keep to their schemas and no more.
 
 use ipc::{
     capnp,
     schema::{
         keyholder_capnp::{accountd_keys, dkim_signer, key_admin, pepper},
         parser_capnp::{Blob, facts, job, parser},
+        resolver_capnp::resolver,
     },
 };
 use std::{
@@ -223,6 +224,24 @@ impl facts::Server for FakeFacts {
         let text = &self.0[self.header()..];
         results.get().set_data(&text[offset..]);
         results.get().set_total(text.len() as u64);
+        Ok(())
+    }
+}
+
+/// resolver: every name has an address but those of `.invalid`.
+pub(crate) struct FakeResolver;
+
+impl resolver::Server for FakeResolver {
+    async fn lookup(
+        self: Rc<Self>,
+        params: resolver::LookupParams,
+        mut results: resolver::LookupResults,
+    ) -> Result<(), capnp::Error> {
+        let mut answer = results.get().init_answer();
+        match params.get()?.get_name()?.to_str()?.ends_with(".invalid") {
+            true => answer.set_no_such_name(()),
+            false => answer.init_records(1).get(0).set_ip(&[192, 0, 2, 1]),
+        }
         Ok(())
     }
 }

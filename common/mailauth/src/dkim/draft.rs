@@ -54,6 +54,31 @@ pub struct Recipe<'a> {
     pub expires: Option<UnixNanos>,
 }
 
+impl<'a> Recipe<'a> {
+    /// How mail of ours is signed: relaxed, the usual fields, sealed, for as long as the key is
+    /// published.
+    #[must_use]
+    pub fn usual(
+        domain: &'a Domain,
+        selector: &'a Selector,
+        algorithm: Algorithm,
+        time: UnixNanos,
+    ) -> Self {
+        Self {
+            domain,
+            selector,
+            algorithm,
+            header: Canonicalization::Relaxed,
+            body: Canonicalization::Relaxed,
+            identity: None,
+            signed: &DEFAULT_SIGNED,
+            seal: true,
+            time,
+            expires: None,
+        }
+    }
+}
+
 /// Why a message cannot be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {

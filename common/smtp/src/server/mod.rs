@@ -119,6 +119,8 @@ pub enum Question {
 pub struct Begin {
     /// What the client called itself; on submission our own name, as it tells nothing there.
     pub hello: HostLiteral,
+    /// It said EHLO rather than HELO.
+    pub extended: bool,
     /// The reverse-path.
     pub from: ReversePath,
     /// As given.

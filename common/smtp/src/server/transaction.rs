@@ -84,7 +84,8 @@ impl Session {
             ReverseGiven::Address(address) => ReversePath::Address(address),
             ReverseGiven::Literal(..) => return refuse(MailRefused::Literal),
         };
-        Ok(Begin { hello: self.hello_name(), from, params, hold_until })
+        let hello = self.hello_name();
+        Ok(Begin { hello, extended: self.extended, from, params, hold_until })
     }
 
     pub(super) fn begun(&mut self, open: Transaction, answer: Result<(), MailRefused>) -> Phase {

@@ -6,11 +6,11 @@ use super::world::{
 use crate::store::{
     ChangesFrom, Content, Delivered, FlagChange, Flags, JunkMark, Keyword, Limits, MailboxId,
     MetaWanted, NewMessage, Origin, Recipient, ReputationKey, ReputationKind, Role, SendLimits,
-    StoreError, Stored, Submission, Target, TextKey, UidSet, index::Index, outbox, read,
-    reputation, search, settings,
+    StoreError, Stored, Submission, Target, TextKey, Tuning, UidSet, index::Index, outbox, read,
+    reputation, search, settings, shared::Shared,
 };
-use std::{io::Write as _, time::Duration};
-use types::{DeliveryId, SubmissionId, UnixNanos};
+use std::{io::Write as _, sync::Arc, time::Duration};
+use types::{Clock as _, DeliveryId, SubmissionId, UnixNanos};
 
 fn deliver(index: &mut Index, message: NewMessage) -> Stored {
     match index.deliver(&[message]).pop().unwrap().unwrap() {
@@ -240,6 +240,31 @@ fn a_lease_holds_content_back() {
     world.clock.advance(Duration::from_secs(25 * 3600));
     index.erase().unwrap();
     assert!(matches!(bytes_of(&mut index, id, 2), Err(StoreError::ContentGone)));
+}
+
+#[test]
+fn sessions_that_come_back_find_their_content() {
+    let mut world = World::new(71);
+    let hold = Duration::from_secs(600);
+    let tuning = Tuning { erase_hold_at_start: hold, ..small() };
+    let mut index = world.create(tuning);
+    let id = mailbox(&mut index, "Inbox");
+    deliver(&mut index, message(inbox(), b"kept".to_vec(), now(&world)));
+    let lease = crate::store::Lease::new(&world.shared, world.shared.modseq());
+    index.expunge(id, &UidSet::all(), false).unwrap();
+    world.clock.advance(hold * 2);
+    index.erase().unwrap();
+    assert_eq!(bytes_of(&mut index, id, 1).unwrap(), b"kept", "by its lease");
+    // The next life knows of no lease.
+    drop((index, lease));
+    world.shared = Arc::new(Shared::new(world.shared.id, world.clock.monotonic()));
+    let mut index = world.open(tuning).unwrap();
+    world.clock.advance(hold - Duration::from_secs(1));
+    index.erase().unwrap();
+    assert_eq!(bytes_of(&mut index, id, 1).unwrap(), b"kept");
+    world.clock.advance(Duration::from_secs(1));
+    index.erase().unwrap();
+    assert!(matches!(bytes_of(&mut index, id, 1), Err(StoreError::ContentGone)));
 }
 
 #[test]

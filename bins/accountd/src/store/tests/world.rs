@@ -54,6 +54,7 @@ pub(super) fn small() -> Tuning {
         checkpoint_frames: 60,
         lease_cap: Duration::from_secs(24 * 3600),
         erase_hold: Duration::ZERO,
+        erase_hold_at_start: Duration::ZERO,
         keep_expunged: 30,
         keep_expunged_for: Duration::from_secs(365 * 24 * 3600),
         keep_free: 0,
@@ -92,7 +93,8 @@ impl World {
         let clock = ManualClock::at(UnixNanos::from_seconds(1_790_000_000));
         let alarms = Arc::default();
         let ports = ports(Arc::new(disk.clone()), &clock, seed, &alarms);
-        Self { folder, disk, clock, shared: Arc::new(Shared::new(ACCOUNT)), ports, alarms }
+        let shared = Arc::new(Shared::new(ACCOUNT, clock.monotonic()));
+        Self { folder, disk, clock, shared, ports, alarms }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -112,7 +114,7 @@ impl World {
 pub(super) fn open_image(root: &Path, now: UnixNanos) -> Result<Index, StoreError> {
     let clock = ManualClock::at(now);
     let ports = ports(Arc::new(RealDisk), &clock, 99, &Arc::default());
-    Index::open(root, Arc::new(Shared::new(ACCOUNT)), &ports, small())
+    Index::open(root, Arc::new(Shared::new(ACCOUNT, clock.monotonic())), &ports, small())
 }
 
 /// Reads as a reader thread would.
