@@ -1,11 +1,13 @@
-//! One job's way over the hosts of its domain, until one took it or refused it for good.
+//! One job's way over the hosts of its domain, until each recipient was taken or refused for good,
+//! or no host is left.
 //!
-//! Content is not kept here: it comes through a channel of one chunk, straight from queue-runner's
-//! spool to the socket. So it can be sent once; a host that fails in the middle of it means "try
-//! again later", which is what RFC 5321 §4.5.4.1 wants of a sender anyway.
+//! A host that refuses for now, or fails before it has all of the message, is no last word: the next
+//! one is tried (RFC 5321 §5.1), as long as the content can be had once more. One that had the last
+//! dot and did not answer may have delivered: that waits for the next attempt.
 
 use crate::{
     Shared,
+    content::{Content, Gone},
     job::{Job, Tls},
     route::NoRoute,
 };
@@ -22,7 +24,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpSocket, TcpStream},
-    sync::mpsc,
     time::timeout,
 };
 use types::{Address, Domain};
@@ -40,12 +41,29 @@ const READ: usize = 8 * 1024;
 const MAX_LOG: usize = 64;
 
 /// What became of a job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) results: Vec<(Address, RecipientResult, Whose)>,
+    /// In the order of the job.
+    pub(crate) results: Vec<Told>,
     pub(crate) host: String,
     pub(crate) log: Vec<String>,
     pub(crate) tls: bool,
+}
+
+/// What became of one recipient.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) to: Address,
+    pub(crate) said: Option<Said>,
+}
+
+/// And in whose words.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) result: RecipientResult,
+    pub(crate) whose: Whose,
+    /// The host it was about.
+    pub(crate) host: String,
 }
 
 /// Who speaks in a result.
@@ -57,33 +75,29 @@ pub(crate) enum Whose {
     Ours,
 }
 
-/// A message's content on its way; ends with `None`. A sender that goes away before the end drops
-/// the channel and with it the job.
-pub(crate) type Content = mpsc::Receiver<Option<Vec<u8>>>;
-
 trait Wire: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
 /// How one connection ended.
 enum Outcome {
-    /// Each recipient was answered.
-    Answered(Vec<(RecipientResult, Whose)>),
+    /// Each recipient was answered. Whether the server may have delivered what it did not answer.
+    Answered(Vec<(RecipientResult, Whose)>, bool),
     /// Nothing was said about the recipients, no content went out: another host may be tried.
     Nothing(String),
     /// TLS did not come about; in clear it might.
     NoTls(String),
-    /// It broke after content began to flow.
+    /// There is no content any more.
     Broken(String),
 }
 
 /// Delivers.
 pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Report {
-    let mut report = Report::default();
+    let mut report = Report::of(job);
     let (hosts, certain) = match shared.hosts(&job.domain).await {
         Ok(found) => found,
         Err(why) => {
             report.log(format!("{}: {why}", job.domain));
-            report.fail_all(job, &no_route(&why));
+            report.fail_rest(&no_route(&why));
             return report;
         }
     };
@@ -91,13 +105,13 @@ pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Rep
         // RFC 8689 §4.2.1: without a signed MX the name of the host proves nothing.
         let why = "REQUIRETLS: the domain's MX is not signed (DNSSEC)";
         report.log(format!("{}: {why}", job.domain));
-        report.fail_all(job, &no_tls(why));
+        report.fail_rest(&no_tls(why));
         return report;
     }
     let mut last = "no host of the domain has an address".to_owned();
     // What holds for every host: it has no address for certain, or no TLS.
     let (mut nowhere, mut never_tls) = (true, true);
-    for host in hosts {
+    'hosts: for host in hosts {
         let addresses = match shared.addresses(&host).await {
             Ok(addresses) => addresses,
             Err(why) => {
@@ -109,20 +123,23 @@ pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Rep
         };
         for ip in addresses {
             nowhere = false;
-            let (outcome, tls) = try_address(shared, job, &host, ip, &mut content).await;
+            let to = report.open();
+            let (outcome, tls) = try_address(shared, job, &to, &host, ip, &mut content).await;
             report.host = host.to_string();
             report.tls = tls;
             match outcome {
-                Outcome::Answered(results) => {
+                Outcome::Answered(results, unsure) => {
                     report.log(format!("{host} [{ip}]: answered"));
-                    let recipients = job.recipients.iter().cloned();
-                    let results = recipients.zip(results).map(|(to, (what, who))| (to, what, who));
-                    report.results = results.collect();
-                    return report;
+                    report.take(&to, results);
+                    if unsure || report.open().is_empty() || !content.rewind() {
+                        break 'hosts;
+                    }
+                    // Its other addresses would say the same.
+                    continue 'hosts;
                 }
                 Outcome::Broken(why) => {
                     report.log(format!("{host} [{ip}]: {why}"));
-                    report.fail_all(job, &temporary(&why));
+                    report.fail_rest(&temporary(&why));
                     return report;
                 }
                 Outcome::NoTls(why) => {
@@ -145,20 +162,53 @@ pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Rep
     } else {
         temporary(&last)
     };
-    report.fail_all(job, &result);
+    report.fail_rest(&result);
     report
 }
 
 impl Report {
+    fn of(job: &Job) -> Self {
+        let told = |to: &Address| Told { to: to.clone(), said: None };
+        Self {
+            results: job.recipients.iter().map(told).collect(),
+            host: String::new(),
+            log: Vec::new(),
+            tls: false,
+        }
+    }
+
     fn log(&mut self, line: String) {
         if self.log.len() < MAX_LOG {
             self.log.push(line);
         }
     }
 
-    fn fail_all(&mut self, job: &Job, why: &RecipientResult) {
-        let each = job.recipients.iter().map(|to| (to.clone(), why.clone(), Whose::Ours));
-        self.results = each.collect();
+    /// Recipients of whom nothing final was said yet.
+    fn open(&self) -> Vec<Address> {
+        let is_open = |told: &&Told| match told.said.as_ref().map(|said| &said.result) {
+            None | Some(RecipientResult::Temporary(_) | RecipientResult::Another) => true,
+            Some(RecipientResult::Delivered(_) | RecipientResult::Permanent(_)) => false,
+        };
+        self.results.iter().filter(is_open).map(|told| told.to.clone()).collect()
+    }
+
+    /// What the present host said.
+    fn take(&mut self, to: &[Address], results: Vec<(RecipientResult, Whose)>) {
+        for (to, (result, whose)) in to.iter().zip(results) {
+            let said = Said { result, whose, host: self.host.clone() };
+            for told in self.results.iter_mut().filter(|told| told.to == *to) {
+                told.said = Some(said.clone());
+            }
+        }
+    }
+
+    /// For those of whom no host said anything. What one said for now stands: it tells more than that
+    /// the next host was away.
+    fn fail_rest(&mut self, why: &RecipientResult) {
+        for told in self.results.iter_mut().filter(|told| told.said.is_none()) {
+            let host = self.host.clone();
+            told.said = Some(Said { result: why.clone(), whose: Whose::Ours, host });
+        }
     }
 }
 
@@ -185,6 +235,7 @@ fn no_route(why: &NoRoute) -> RecipientResult {
 async fn try_address(
     shared: &Shared,
     job: &Job,
+    to: &[Address],
     host: &Domain,
     ip: IpAddr,
     content: &mut Content,
@@ -194,11 +245,11 @@ async fn try_address(
         (Tls::Opportunistic, false) => TlsUse::Offered,
         (Tls::Never, false) => TlsUse::Never,
     };
-    let first = talk(shared, job, host, ip, wanted, content).await;
+    let first = talk(shared, job, to, (host, ip), wanted, content).await;
     match first {
         (Outcome::NoTls(why), _) if wanted == TlsUse::Offered => {
             tracing::info!(%host, %ip, why, "TLS failed, in clear");
-            talk(shared, job, host, ip, TlsUse::Never, content).await
+            talk(shared, job, to, (host, ip), TlsUse::Never, content).await
         }
         other => other,
     }
@@ -220,8 +271,8 @@ async fn connect(shared: &Shared, ip: IpAddr) -> io::Result<TcpStream> {
 async fn talk(
     shared: &Shared,
     job: &Job,
-    host: &Domain,
-    ip: IpAddr,
+    to: &[Address],
+    (host, ip): (&Domain, IpAddr),
     tls: TlsUse,
     content: &mut Content,
 ) -> (Outcome, bool) {
@@ -233,8 +284,8 @@ async fn talk(
     // Who insists on TLS insists on the right server, too.
     let verify = if tls == TlsUse::Required { Verify::Pkix } else { Verify::Opportunistic };
     let mut client = Client::new(Settings { hello: job.ehlo.clone(), tls });
-    let mut results: Option<Vec<RecipientResult>> = None;
-    let (mut flowing, mut lacked) = (false, false);
+    let mut answers = Answers::of(to);
+    let (mut flowing, mut dotted, mut lacked) = (false, false, false);
     let why = loop {
         match client.poll() {
             Step::Send(bytes) => {
@@ -256,18 +307,22 @@ async fn talk(
                     Err(error) => return (Outcome::NoTls(format!("TLS: {error}")), false),
                 }
             }
-            Step::Ready if results.is_some() => client.quit(),
-            Step::Ready => {
-                if let Err(lack) = client.send(job.transaction()) {
-                    results = Some(vec![lacking(&lack); job.recipients.len()]);
-                    lacked = true;
-                    client.quit();
+            Step::Ready => match answers.ask() {
+                None => client.quit(),
+                Some(recipients) => {
+                    dotted = false;
+                    if let Err(lack) = client.send(job.transaction(recipients)) {
+                        answers.take(vec![lacking(&lack); to.len()], false);
+                        lacked = true;
+                        client.quit();
+                    }
                 }
-            }
+            },
             Step::Body => {
                 flowing = true;
                 match flow(&mut wire, &mut client, content).await {
-                    Ok(()) => {}
+                    Ok(()) => dotted = true,
+                    Err(Broke::Prepared) => {}
                     Err(Broke::Content) => {
                         let why = "the content broke off".to_owned();
                         return (Outcome::Broken(why), client.is_secured());
@@ -279,13 +334,14 @@ async fn talk(
                     }
                 }
             }
-            Step::Done(done) => results = Some(done),
+            Step::Done(done) => answers.take(done, content.rewind()),
             // We never log in without being told to.
             Step::Challenge(_) | Step::LoginRefused(_) | Step::LoggedIn => client.cancel(),
             Step::Ended(ended) => break ended,
         }
     };
     let secured = client.is_secured();
+    let results = answers.results();
     let temporary = |r: &RecipientResult| matches!(r, RecipientResult::Temporary(_));
     let outcome = match (results, why) {
         // It hung up before it had anything: RFC 5321 §5.1 has the next host tried.
@@ -296,6 +352,7 @@ async fn talk(
         }
         (Some(results), why) => {
             let quit = why == Ended::Quit;
+            let unsure = dotted && !matches!(why, Ended::Quit | Ended::Refused(_));
             let whose = move |result| match &result {
                 RecipientResult::Permanent(_) if why == Ended::BadContent => (result, Whose::Ours),
                 RecipientResult::Temporary(response) if !quit => {
@@ -309,23 +366,69 @@ async fn talk(
                 | RecipientResult::Temporary(_)
                 | RecipientResult::Another => (result, Whose::Theirs),
             };
-            Outcome::Answered(results.into_iter().map(whose).collect())
+            Outcome::Answered(results.into_iter().map(whose).collect(), unsure)
         }
         (None, Ended::NoStartTls) => Outcome::NoTls("does not offer TLS".into()),
         (None, Ended::StartTlsRefused(response)) => {
             Outcome::NoTls(format!("STARTTLS refused: {}", response.text()))
         }
-        (None, why) if flowing => Outcome::Broken(described(&why)),
         (None, why) => Outcome::Nothing(described(&why)),
     };
     (outcome, secured)
 }
 
+/// What one server said of each recipient, over as many transactions as it wants.
+struct Answers<'a> {
+    all: Vec<(&'a Address, Option<RecipientResult>)>,
+    /// Those of the present transaction, by their place.
+    asked: Vec<usize>,
+    /// Those of the next one.
+    next: Vec<usize>,
+}
+
+impl<'a> Answers<'a> {
+    fn of(to: &'a [Address]) -> Self {
+        let all = to.iter().map(|to| (to, None)).collect();
+        Self { all, asked: Vec::new(), next: (0..to.len()).collect() }
+    }
+
+    /// Whom the next transaction is for.
+    fn ask(&mut self) -> Option<Vec<Address>> {
+        self.asked = std::mem::take(&mut self.next);
+        let recipients = self.asked.iter().filter_map(|&at| self.all.get(at));
+        let recipients: Vec<Address> = recipients.map(|(to, _)| (*to).clone()).collect();
+        Some(recipients).filter(|recipients| !recipients.is_empty())
+    }
+
+    /// The answers of a transaction. Those it had no room for come next, as long as there is content
+    /// for them and each one brings us further.
+    fn take(&mut self, results: Vec<RecipientResult>, has_content: bool) {
+        let asked = std::mem::take(&mut self.asked);
+        let mut another = Vec::new();
+        for (&at, result) in asked.iter().zip(results) {
+            if result == RecipientResult::Another {
+                another.push(at);
+            }
+            if let Some((_, slot)) = self.all.get_mut(at) {
+                *slot = Some(result);
+            }
+        }
+        if has_content && another.len() < asked.len() {
+            self.next = another;
+        }
+    }
+
+    /// None when nothing was said at all.
+    fn results(self) -> Option<Vec<RecipientResult>> {
+        self.all.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
 impl Job {
-    fn transaction(&self) -> Transaction {
+    fn transaction(&self, recipients: Vec<Address>) -> Transaction {
         Transaction {
             from: self.from.clone(),
-            recipients: self.recipients.clone(),
+            recipients,
             size: self.size,
             eight_bit: self.eight_bit,
             smtputf8: self.smtputf8,
@@ -371,14 +474,15 @@ async fn read(wire: &mut Box<dyn Wire>, client: &mut Client, patience: Duration)
 
 /// Why content stopped.
 enum Broke {
+    /// It cannot be sent; the client's next step says so.
+    Prepared,
     /// Whoever sends it went away.
     Content,
     /// The server did.
     Wire(net::WriteError),
 }
 
-/// Content from the channel to the socket. Content that cannot be sent ends the dialogue by itself:
-/// the client's next step says so.
+/// Content to the socket, the last dot behind it.
 async fn flow(
     wire: &mut Box<dyn Wire>,
     client: &mut Client,
@@ -387,17 +491,14 @@ async fn flow(
     let mut out = Vec::new();
     loop {
         out.clear();
-        let chunk = content.recv().await.ok_or(Broke::Content)?;
-        let ended = chunk.is_none();
-        let prepared = match chunk {
-            Some(chunk) => client.body(&chunk, &mut out),
+        let chunk = content.next().await.map_err(|Gone| Broke::Content)?;
+        let prepared = match &chunk {
+            Some(chunk) => client.body(chunk, &mut out),
             None => client.body_end(&mut out),
         };
-        if prepared.is_err() {
-            return Ok(());
-        }
+        prepared.map_err(|_| Broke::Prepared)?;
         write_within(wire, &out, timeouts::BLOCK).await.map_err(Broke::Wire)?;
-        if ended {
+        if chunk.is_none() {
             return Ok(());
         }
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authorities;
+mod content;
 mod dialogue;
 mod job;
 mod route;

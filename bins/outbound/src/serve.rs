@@ -2,7 +2,8 @@
 
 use crate::{
     Shared,
-    dialogue::{self, Report, Whose},
+    content::Content,
+    dialogue::{self, Report, Said, Whose},
     job::Job,
 };
 use ipc::{
@@ -51,6 +52,7 @@ impl outbound::Server for Outbound {
             .map_err(|_| capnp::Error::overloaded("too many jobs".into()))?;
         let (chunks, content) = mpsc::channel(1);
         let shared = Rc::clone(&self.shared);
+        let content = Content::new(content);
         let running =
             tokio::task::spawn_local(async move { dialogue::run(&shared, &job, content).await });
         results.get().set_delivery(ipc::new_client(Delivery {
@@ -117,21 +119,31 @@ fn encode(report: &Report, mut to: outbound_capnp::report::Builder<'_>) {
     }
     let count = u32::try_from(report.results.len()).unwrap_or(0);
     let mut list = to.init_recipients(count);
-    for (at, (address, result, whose)) in (0..).zip(&report.results) {
+    let again = Response::made(452, (4, 5, 3), "the server takes fewer recipients at once");
+    let untried = Response::made(451, (4, 3, 0), "not tried");
+    for (at, told) in (0..).zip(&report.results) {
         let mut entry = list.reborrow().get(at);
-        entry.set_address(address.to_string());
-        // RFC 3464 §2.3.5: only of what a server said may be reported that it said so.
-        if *whose == Whose::Theirs && !matches!(result, RecipientResult::Another) {
-            entry.set_remote_host(&report.host);
-        }
-        let again = Response::made(452, (4, 5, 3), "the server takes fewer recipients at once");
-        let (kind, response) = match result {
-            RecipientResult::Delivered(response) => (recipient_result::Kind::Delivered, response),
-            RecipientResult::Permanent(response) => (recipient_result::Kind::Permanent, response),
-            RecipientResult::Temporary(response) => (recipient_result::Kind::Temporary, response),
+        entry.set_address(told.to.to_string());
+        let (kind, response) = match told.said.as_ref().map(|said| &said.result) {
+            Some(RecipientResult::Delivered(response)) => {
+                (recipient_result::Kind::Delivered, response)
+            }
+            Some(RecipientResult::Permanent(response)) => {
+                (recipient_result::Kind::Permanent, response)
+            }
+            Some(RecipientResult::Temporary(response)) => {
+                (recipient_result::Kind::Temporary, response)
+            }
             // The content is gone: it comes again with the next attempt.
-            RecipientResult::Another => (recipient_result::Kind::Temporary, &again),
+            Some(RecipientResult::Another) => (recipient_result::Kind::Temporary, &again),
+            None => (recipient_result::Kind::Temporary, &untried),
         };
+        // RFC 3464 §2.3.5: only of what a server said may be reported that it said so.
+        if let Some(Said { whose: Whose::Theirs, host, result }) = &told.said
+            && *result != RecipientResult::Another
+        {
+            entry.set_remote_host(host);
+        }
         entry.set_kind(kind);
         entry.set_code(response.code());
         entry.set_text(response.text());

@@ -88,6 +88,8 @@ pub(crate) struct Server {
     pub(crate) replies: BTreeMap<&'static str, &'static str>,
     /// Octets of content after which it hangs up.
     pub(crate) hangs_up_after: Option<usize>,
+    /// What it says to the last dot, if not 250; it hangs up when that is empty.
+    pub(crate) at_dot: Option<&'static str>,
 }
 
 /// What the servers have seen.
@@ -162,7 +164,8 @@ async fn session(
             "DATA" => {
                 wire.write_all(b"354 go\r\n").await?;
                 let mut content = Vec::new();
-                while !content.ends_with(b"\r\n.\r\n") {
+                // A lone dot is what comes when every recipient was refused.
+                while content != b".\r\n" && !content.ends_with(b"\r\n.\r\n") {
                     if wire.read_until(b'\n', &mut content).await? == 0 {
                         return Ok(());
                     }
@@ -171,7 +174,11 @@ async fn session(
                     }
                 }
                 seen.contents.borrow_mut().push((ip, secured, content));
-                wire.write_all(b"250 2.0.0 kept\r\n").await?;
+                let reply = server.at_dot.unwrap_or("250 2.0.0 kept");
+                if reply.is_empty() {
+                    return Ok(());
+                }
+                wire.write_all(format!("{reply}\r\n").as_bytes()).await?;
             }
             "QUIT" => return wire.write_all(b"221 bye\r\n").await,
             _ => wire.write_all(b"250 2.1.0 fine\r\n").await?,

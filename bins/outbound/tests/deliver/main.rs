@@ -198,6 +198,79 @@ async fn a_server_that_hangs_up_in_content_gets_it_again_later() {
 }
 
 #[tokio::test]
+async fn a_host_that_fails_before_the_last_dot_is_no_last_word() {
+    for server in [
+        Server { at_dot: Some("451 4.3.0 no room"), ..plain() },
+        Server { at_dot: Some("421 4.3.2 closing"), ..plain() },
+        Server { replies: [("DATA", "451 4.3.0 not now")].into(), ..plain() },
+        Server { replies: [("RCPT", "450 4.2.1 later")].into(), ..plain() },
+    ] {
+        local(async {
+            let mut lab = Lab::new();
+            lab.server(1, server);
+            lab.server(2, plain());
+            let told = one(&lab, &order("b.test", &[BOB])).await;
+            assert_eq!((told.0, told.3), (Word::Delivered, "mx2.b.test".into()));
+            let contents = lab.seen.contents.borrow();
+            assert_eq!(contents.last().unwrap().2, b"Subject: x\r\n\r\nbody\r\n.\r\n");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_up_behind_the_last_dot_may_have_delivered() {
+    local(async {
+        let mut lab = Lab::new();
+        lab.server(1, Server { at_dot: Some(""), ..plain() });
+        lab.server(2, plain());
+        let told = one(&lab, &order("b.test", &[BOB])).await;
+        assert_eq!(told, (Word::Temporary, 451, "4.4.2".into(), String::new()));
+        assert_eq!(lab.seen.hosts(), [at(1)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_taken_is_not_asked_for_again() {
+    local(async {
+        let mut lab = Lab::new();
+        let replies =
+            [("RCPT TO:<eve", "550 5.1.1 no such user"), ("RCPT TO:<max", "450 4.2.1 later")];
+        lab.server(1, Server { replies: replies.into(), ..plain() });
+        lab.server(2, plain());
+        let told = lab.deliver(&order("b.test", &[BOB, EVE, "max@b.test"])).await;
+        let hosts: Vec<(Word, &str)> = told.iter().map(|one| (one.1, one.5.as_str())).collect();
+        let wanted = [
+            (Word::Delivered, "mx1.b.test"),
+            (Word::Permanent, "mx1.b.test"),
+            (Word::Delivered, "mx2.b.test"),
+        ];
+        assert_eq!(hosts, wanted);
+        let commands = lab.seen.commands.borrow();
+        let second = commands.iter().filter(|(ip, line)| *ip == at(2) && line.starts_with("RCPT"));
+        assert_eq!(second.count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_recipients_than_a_server_takes_come_one_transaction_after_the_other() {
+    local(async {
+        let mut lab = Lab::new();
+        lab.server(1, Server { extensions: vec!["LIMITS RCPTMAX=2"], ..plain() });
+        lab.ready();
+        let to = [BOB, EVE, "max@b.test", "zoe@b.test", "last@b.test"];
+        let told = lab.deliver(&order("b.test", &to)).await;
+        assert!(told.iter().all(|one| one.1 == Word::Delivered), "{told:?}");
+        assert_eq!(lab.seen.contents.borrow().len(), 3);
+        let commands = lab.seen.commands.borrow();
+        assert_eq!(commands.iter().filter(|(_, line)| line.starts_with("EHLO")).count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn dots_and_many_octets_arrive_as_they_were() {
     local(async {
         let mut lab = Lab::new();
