@@ -27,7 +27,7 @@ const MAY_LINK: [(&str, &[&str]); 11] = [
     ("httpd", &["net", "config"]),
     ("accountd", &["storage", "config", "mailauth"]),
     ("parser", &["message", "mailauth", "config"]),
-    ("queue-runner", &["smtp", "storage", "config", "message"]),
+    ("queue-runner", &["smtp", "storage", "config", "message", "mailauth"]),
     ("outbound", &["smtp", "mailauth", "net", "config"]),
     ("resolver", &["dns", "config"]),
     ("keyholder", &["mailauth", "config"]),

@@ -10,6 +10,7 @@ use crate::{
     worker::{Gone, Shelf},
 };
 use anyhow::Context as _;
+use daemon::{Count, Time};
 use ipc::{
     Unavailable, capnp,
     schema::{
@@ -19,6 +20,7 @@ use ipc::{
     within,
 };
 use std::{rc::Rc, time::Duration};
+use tokio::time::Instant;
 use types::{QueueId, SubmissionId, UnixNanos};
 
 /// How long a short call may take.
@@ -106,6 +108,7 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
         Next::GiveUp => now.plus(Duration::from_secs(3_600)),
     };
     shared.worker.run(move |shelf| shelf.begin(&ids, now, next)).await??;
+    let begun = Instant::now();
 
     let mut outcomes = vec![Outcome::Fault("not tried".into()); group.recipients.len()];
     let mut remote = Vec::new();
@@ -142,6 +145,7 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
             }
         }
     }
+    shared.figures.observe(Time::QueueAttempt, begun.elapsed());
     settle(shared, &group, outcomes).await
 }
 
@@ -327,16 +331,21 @@ async fn try_settle(
     outcomes: &[Outcome],
 ) -> anyhow::Result<()> {
     let now = shared.clock.now();
-    let (mut settled, mut reports) = (Vec::new(), Vec::new());
+    let (mut settled, mut reports, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     for (recipient, outcome) in group.recipients.iter().zip(outcomes) {
         let (what, report) = decide(shared, recipient, outcome.clone(), now);
+        counts.push(match (&what, outcome) {
+            (Settled::Gone, Outcome::Delivered(_)) => Count::QueueDelivered,
+            (Settled::Gone, _) => Count::QueueFailed,
+            (Settled::Again { .. } | Settled::Uncounted { .. }, _) => Count::QueueDeferred,
+        });
         settled.push((recipient.queue_id, what));
         if let Some((kind, failure)) = report {
             let written = report::write(shared, &group.message, recipient, kind, &failure, now);
             reports.extend(written.await.context("report to the sender")?);
         }
     }
-    let reported = !reports.is_empty();
+    let reported = reports.len();
     let work = move |shelf: &mut Shelf| {
         let done = shelf.settle(&settled, &reports, now);
         done.inspect_err(|_| {
@@ -346,7 +355,11 @@ async fn try_settle(
         })
     };
     shared.worker.run(work).await??;
-    if reported {
+    for count in counts {
+        shared.figures.count(count);
+    }
+    shared.figures.add(Count::DsnsSent, reported as u64);
+    if reported > 0 {
         shared.changed.notify_one();
     }
     Ok(())

@@ -26,6 +26,10 @@ pub struct Grants {
     pub accountd: Dialer,
     /// `Outbound`.
     pub outbound: Dialer,
+    /// `HostKeys`.
+    pub keyholder: Dialer,
+    /// Its figures.
+    pub figures: daemon::Figures,
     /// Clients, as the supervisor wires them.
     pub clients: mpsc::Receiver<Acceptor>,
     /// Where moxctl comes in; its peers are checked by uid.

@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod schedule;
 mod schema;
+mod signing;
 mod spool;
 mod worker;
 

@@ -2,7 +2,8 @@
 //!
 //! Trust:   talks to processes of ours alone; what remote servers say reaches it as short texts.
 //! Runs as: `_mox-queue-runner`; its own folder, no network, no listener but the control socket.
-//! Holds:   `queue.db` and the spool; `Outbox` and `Delivery` of accountd, `Outbound`.
+//! Holds:   `queue.db` and the spool; `Outbox` and `Delivery` of accountd, `Outbound`,
+//!          `HostKeys` (keyholder).
 //! Never:   opens an account, sees a private key, opens a connection.
 //! If it dies: restarted with back-off; every queued message is on the disk, and no recipient gets
 //!          one twice, because accountd knows each delivery by its queue id.
@@ -42,6 +43,8 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
         clock: Rc::new(SystemClock),
         accountd: inherited.dialer(Role::Accountd).context("no edge to accountd")?,
         outbound: inherited.dialer(Role::Outbound).context("no edge to outbound")?,
+        keyholder: inherited.dialer(Role::Keyholder).context("no edge to keyholder")?,
+        figures: inherited.figures,
         clients: inherited.acceptors,
         control,
         fatal: Arc::new(|error| {

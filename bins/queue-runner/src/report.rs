@@ -7,6 +7,7 @@ use crate::{
     queue::{Message, Recipient},
     run::Shared,
     schedule::retried_until,
+    signing,
     spool::{self, Draft},
     worker::Shelf,
 };
@@ -52,14 +53,16 @@ pub(crate) async fn write(
         tracing::error!(%submission, %error, "the header of a queued message");
         Vec::new()
     });
-    let (octets, own) = compose(shared, about, recipient, &sender, kind, failure, &header, now)?;
+    let (composed, own) = compose(shared, about, recipient, &sender, kind, failure, &header, now)?;
+    let signature = signing::sign(shared, &composed.octets, now).await;
+    let octets = [signature.as_bytes(), &composed.octets].concat();
 
-    let (submission, size) = (own.submission, octets.octets.len() as u64);
+    let (submission, size) = (own.submission, octets.len() as u64);
     shared
         .worker
         .run(move |shelf| {
             let written = Draft::begin(shelf, submission).and_then(|mut draft| {
-                draft.append(&octets.octets)?;
+                draft.append(&octets)?;
                 draft.finish(shelf)
             });
             // On a full disk the half of it must not stay.

@@ -8,7 +8,11 @@ use crate::{
 };
 use anyhow::Context as _;
 use config::Queue;
-use ipc::{Limits, Line, schema::accountd_capnp::queue_door, schema::outbound_capnp::outbound};
+use daemon::{Count, Figures};
+use ipc::{
+    Limits, Line,
+    schema::{accountd_capnp::queue_door, keyholder_capnp::host_keys, outbound_capnp::outbound},
+};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +20,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use types::{Clock, Domain, QueueId, SubmissionId, UnixNanos};
 
 /// Recipients looked at in one turn of the schedule.
@@ -24,6 +28,9 @@ const LOOK_AT: usize = 2_000;
 
 /// The longest sleep between two looks at the queue, should a wake-up be lost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How often what waits is counted, while anything happens.
+const COUNT: Duration = Duration::from_secs(5);
 
 /// The pause after the disk failed.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
@@ -36,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) worker: Worker,
     pub(crate) accountd: Line<queue_door::Client>,
     pub(crate) outbound: Line<outbound::Client>,
+    pub(crate) keyholder: Line<host_keys::Client>,
+    pub(crate) figures: Figures,
     /// Something new is due.
     pub(crate) changed: Rc<Notify>,
     /// Recipients being delivered right now.
@@ -59,6 +68,8 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
         worker,
         accountd: Line::new(grants.accountd, Limits::default()),
         outbound: Line::new(grants.outbound, Limits::default()),
+        keyholder: Line::new(grants.keyholder, Limits::default()),
+        figures: grants.figures,
         changed: Rc::new(Notify::new()),
         in_hand: RefCell::default(),
         busy: RefCell::default(),
@@ -94,8 +105,16 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
 /// Starts what is due, and sleeps until something is.
 async fn schedule(shared: &Rc<Shared>) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
+    let mut counted: Option<Instant> = None;
     loop {
         let now = shared.clock.now();
+        let is_due = counted.is_none_or(|at| at.elapsed() >= COUNT);
+        if is_due {
+            counted = Some(Instant::now());
+            if let Ok((all, _)) = shared.worker.run(|shelf| shelf.counts()).await? {
+                shared.figures.set(Count::QueueWaiting, all);
+            }
+        }
         let looked = start_due(shared, &mut running, now).await?;
         let next = shared.worker.run(move |shelf| shelf.next_due(now)).await?;
         let sleep = match (looked, next) {
@@ -109,6 +128,8 @@ async fn schedule(shared: &Rc<Shared>) -> anyhow::Result<()> {
                 AFTER_ERROR
             }
         };
+        // What this turn changed is counted soon, too.
+        let sleep = if is_due { sleep } else { sleep.min(COUNT) };
         tokio::select! {
             biased;
             Some(ended) = running.join_next() => {

@@ -5,6 +5,7 @@
 mod crash;
 mod world;
 
+use daemon::Count;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use storage::RealDisk;
 use types::Clock as _;
@@ -103,6 +104,13 @@ async fn tries_again_tells_of_the_delay_and_gives_up_with_a_notification() {
         {
             assert!(delayed.contains(line), "{line:?} not in\n{delayed}");
         }
+        for signed in [delayed, failed] {
+            assert!(signed.starts_with("DKIM-Signature: v=1; d=mx.local.test; "), "{signed}");
+            assert_eq!(signed.matches("DKIM-Signature").count(), 1, "the stale key signs nothing");
+        }
+        let value = |count| world.figures.value(count);
+        let counts = [value(Count::QueueFailed), value(Count::QueueDeferred)];
+        assert_eq!((counts, value(Count::DsnsSent)), ([2, 2], 3));
         let last = text(2);
         for line in ["Action: failed\r\n", "Status: 5.2.1\r\n", "rfc822; bob@remote.test\r\n"] {
             assert!(last.contains(line), "{line:?} not in\n{last}");

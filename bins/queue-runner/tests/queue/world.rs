@@ -5,6 +5,7 @@ use ipc::{
     schema::{
         accountd_capnp::{door, queue_door},
         control_capnp::queue_admin,
+        keyholder_capnp::{dkim_signer, host_keys},
         outbound_capnp::{self, outbound, recipient_result},
         queue_capnp::{delivery, delivery_sink, outbox},
         types_capnp::{handle, watched},
@@ -369,6 +370,51 @@ impl outbound_capnp::delivery::Server for Job {
     }
 }
 
+struct Keyholder;
+
+impl host_keys::Server for Keyholder {
+    async fn dkim(
+        self: Rc<Self>,
+        _: host_keys::DkimParams,
+        mut results: host_keys::DkimResults,
+    ) -> Result<(), capnp::Error> {
+        results.get().set_signer(ipc::new_client(Keyholder));
+        Ok(())
+    }
+}
+
+impl dkim_signer::Server for Keyholder {
+    async fn describe(
+        self: Rc<Self>,
+        _: dkim_signer::DescribeParams,
+        mut results: dkim_signer::DescribeResults,
+    ) -> Result<(), capnp::Error> {
+        let mut keys = results.get().init_keys(2);
+        for (at, selector) in [(0, "old"), (1, "new")] {
+            let mut key = keys.reborrow().get(at);
+            key.set_selector(selector);
+            key.set_algorithm("ed25519-sha256");
+        }
+        Ok(())
+    }
+
+    async fn sign(
+        self: Rc<Self>,
+        params: dkim_signer::SignParams,
+        mut results: dkim_signer::SignResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let host = "mx.local.test".parse().unwrap();
+        mailauth::dkim::check_signable(params.get_headers()?, &host).unwrap();
+        let mut outcome = results.get().init_outcome();
+        match params.get_selector()?.to_str()? {
+            "old" => outcome.set_stale_selector(()),
+            _ => outcome.set_signature(&[9; 64]),
+        }
+        Ok(())
+    }
+}
+
 /// Serves an edge; dropping what it gives is the death of the server.
 pub(crate) fn serve(acceptor: Acceptor, client: capnp::capability::Client) -> JoinHandle<()> {
     let (clients, inherited) = mpsc::channel(1);
@@ -396,6 +442,7 @@ pub(crate) struct World {
     pub(crate) seen: Rc<Seen>,
     pub(crate) clock: ManualClock,
     pub(crate) admin: queue_admin::Client,
+    pub(crate) figures: daemon::Figures,
     running: JoinHandle<anyhow::Result<()>>,
     away: Option<(JoinHandle<Acceptor>, Rc<Notify>)>,
     _clients: mpsc::Sender<Acceptor>,
@@ -437,6 +484,10 @@ impl World {
         let (outbound, outbound_side) = ipc::memory_edge(Role::QueueRunner, 0);
         let client: outbound::Client = ipc::new_client(Outbound(Rc::clone(&seen)));
         serve(outbound_side, client.client);
+        let (keyholder, keyholder_side) = ipc::memory_edge(Role::QueueRunner, 0);
+        let client: host_keys::Client = ipc::new_client(Keyholder);
+        serve(keyholder_side, client.client);
+        let figures = daemon::Figures::detached();
         let (clients, inherited) = mpsc::channel(1);
         let sockets = tempfile::tempdir().unwrap();
         let path = sockets.path().join("control");
@@ -449,6 +500,8 @@ impl World {
             clock: Rc::new(clock.clone()),
             accountd,
             outbound,
+            keyholder,
+            figures,
             clients: inherited,
             control: Some((listener, Rc::new(|_| true))),
             fatal: Arc::new(|error| panic!("{error}")),
@@ -460,7 +513,7 @@ impl World {
         tokio::task::spawn_local(connection);
         let comes = Rc::new(Notify::new());
         let away = tokio::task::spawn_local(hang_up(accountd_side, Rc::clone(&comes)));
-        Self { seen, clock, admin, running, away: Some((away, comes)), _clients: clients }
+        Self { seen, clock, admin, figures, running, away: Some((away, comes)), _clients: clients }
     }
 
     pub(crate) async fn accountd_comes(&mut self) {
