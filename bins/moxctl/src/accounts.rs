@@ -165,7 +165,10 @@ async fn logins(
 }
 
 /// Progress on the terminal's last line, where there is a terminal.
-struct Bar;
+struct Bar {
+    /// Which account of how many.
+    of_all: String,
+}
 
 impl progress::Server for Bar {
     async fn at(self: Rc<Self>, params: progress::AtParams) -> Result<(), capnp::Error> {
@@ -176,7 +179,7 @@ impl progress::Server for Bar {
                 params.get_what()?.to_str()?.chars().filter(|c| !c.is_control()).collect();
             let (done, total) = (params.get_done(), params.get_total());
             // A terminal that went away is no reason to stop verifying.
-            let _ = write!(terminal, "\r\u{1b}[K{done} of {total}: {what}");
+            let _ = write!(terminal, "\r\u{1b}[K{}{done} of {total}: {what}", self.of_all);
             let _ = terminal.flush();
         }
         Ok(())
@@ -191,13 +194,28 @@ async fn verify(
 ) -> Result<(), Failure> {
     const COLUMNS: [&str; 5] = ["account", "class", "text", "fixed", "command"];
     let (mut rows, mut left) = (Vec::new(), 0);
-    for name in names {
+    for (at, name) in (1..).zip(names) {
+        let of_all = match names {
+            [_] => String::new(),
+            all => format!("account {at} of {}, {name}: ", all.len()),
+        };
         let mut request = admin.account_verify_request();
         request.get().set_name(name);
         request.get().set_fix(fix);
-        request.get().set_progress(ipc::new_client(Bar));
+        request.get().set_progress(ipc::new_client(Bar { of_all }));
         let answer = within(LONG, request.send().promise).await?;
-        done(answer.get()?.get_problem()?)?;
+        if let Err(failure) = done(answer.get()?.get_problem()?) {
+            // The others are looked at all the same.
+            left += 1;
+            rows.push(vec![
+                Value::from(name.as_str()),
+                Value::from("account"),
+                Value::String(failure.to_string()),
+                Value::Bool(false),
+                Value::from("moxctl status"),
+            ]);
+            continue;
+        }
         for finding in answer.get()?.get_findings()? {
             if !finding.get_fixed() {
                 left += 1;

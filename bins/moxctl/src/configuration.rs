@@ -5,9 +5,11 @@ use crate::{
     failure::Failure,
     messages::done,
     reach::{SHORT, Sockets},
+    show::Output,
 };
-use config::Static;
+use config::{Problem, Static};
 use ipc::{Role, schema::control_capnp::account_admin, within};
+use serde_json::Value;
 use std::{
     fs,
     io::Write as _,
@@ -16,20 +18,34 @@ use std::{
     process::Command,
 };
 
-pub(crate) fn run(sockets: &Sockets, what: Config) -> Result<(), Failure> {
+pub(crate) fn run(sockets: &Sockets, what: Config, output: Output) -> Result<(), Failure> {
     match what {
-        Config::Test { file } => test(&file),
-        Config::Edit => edit(sockets),
+        Config::Test { file } => test(&file, output),
+        Config::Edit => edit(sockets, output),
     }
 }
 
-fn test(file: &Path) -> Result<(), Failure> {
+fn test(file: &Path, output: Output) -> Result<(), Failure> {
     let shown = file.display();
     let text = fs::read_to_string(file).map_err(|e| Failure::Failed(format!("{shown}: {e}")))?;
     match Static::parse(&text, &shown.to_string()) {
         Ok(_) => {
-            println!("{shown}: sound");
+            output.line(&format!("{shown}: sound"));
             Ok(())
+        }
+        Err(problems) if output.json => {
+            let columns = ["file", "line", "column", "message", "hint"];
+            let row = |problem: &Problem| {
+                vec![
+                    Value::from(problem.file.as_str()),
+                    Value::from(problem.line),
+                    Value::from(problem.column),
+                    Value::from(problem.message.as_str()),
+                    Value::from(problem.hint.clone()),
+                ]
+            };
+            output.table(&columns, &problems.iter().map(row).collect::<Vec<_>>());
+            Err(Failure::Failed(format!("{shown}: {} faults", problems.len())))
         }
         Err(problems) => {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -40,7 +56,7 @@ fn test(file: &Path) -> Result<(), Failure> {
 
 /// Reads domains.toml from accountd, has it edited, and gives it back; what is wrong can be mended
 /// in the same text.
-fn edit(sockets: &Sockets) -> Result<(), Failure> {
+fn edit(sockets: &Sockets, output: Output) -> Result<(), Failure> {
     let accountd = Role::Accountd.name();
     let (text, revision) = sockets.ask(accountd, async |admin: account_admin::Client| {
         let answer = within(SHORT, admin.directory_read_request().send().promise).await?;
@@ -51,7 +67,7 @@ fn edit(sockets: &Sockets) -> Result<(), Failure> {
     loop {
         let new = draft.edited()?;
         if new == text {
-            println!("unchanged");
+            output.line("unchanged");
             return Ok(());
         }
         let written = sockets.ask(accountd, async |admin: account_admin::Client| {

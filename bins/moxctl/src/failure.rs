@@ -12,6 +12,9 @@ pub(crate) enum Failure {
     /// 3: nobody listens on the control socket.
     #[error("the server is not running ({0}); is --control right?")]
     NotRunning(String),
+    /// 1: the process ended the connection.
+    #[error("the process broke off; its log says why")]
+    Broken,
     /// 4: this user may not.
     #[error("refused: this user may not administer the server ({0})")]
     Refused(String),
@@ -21,7 +24,7 @@ impl Failure {
     /// 0 done, 1 failed or ALLOWED, 2 usage (clap's), 3 not running, 4 refused by uid.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Broken => 1,
             Self::NotRunning(_) => 3,
             Self::Refused(_) => 4,
         }
@@ -49,8 +52,7 @@ impl From<capnp::Error> for Failure {
 impl From<Unavailable> for Failure {
     fn from(error: Unavailable) -> Self {
         match error {
-            // The socket's mode let us in, then the vault hung up.
-            Unavailable::Broken => Self::Refused("the process closed the connection".into()),
+            Unavailable::Broken => Self::Broken,
             Unavailable::Away | Unavailable::OtherBuild | Unavailable::Late => {
                 Self::Failed(error.to_string())
             }

@@ -3,7 +3,7 @@
 //! The ids of a message change on its way: a session becomes a Message-ID, that becomes queue ids. So
 //! every line that matches teaches the ids it carries, and lines of those match from then on.
 
-use crate::{cli::Log, failure::Failure, reach::Sockets, supervisor::ask};
+use crate::{cli::Log, failure::Failure, reach::Sockets, show::Output, supervisor::ask};
 use daemon::orders::Order;
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The longest line that is read.
 const MAX_LINE: usize = 1 << 20;
 
-pub(crate) fn run(sockets: &Sockets, what: Log) -> Result<(), Failure> {
+pub(crate) fn run(sockets: &Sockets, what: Log, output: Output) -> Result<(), Failure> {
     let Log::Follow { id, once } = what;
     let files: Vec<PathBuf> =
         ask(sockets, Order::LogFiles)?.into_iter().map(PathBuf::from).collect();
@@ -36,7 +36,7 @@ pub(crate) fn run(sockets: &Sockets, what: Log) -> Result<(), Failure> {
              terminal of localserve"
         )));
     }
-    let mut follower = Follower { ids: BTreeSet::from([id]), files: Vec::new() };
+    let mut follower = Follower { ids: BTreeSet::from([id]), files: Vec::new(), output };
     for path in files {
         let file = File::open(&path)
             .map_err(|error| Failure::connecting(&path.display().to_string(), &error))?;
@@ -90,6 +90,7 @@ impl Tail {
 struct Follower {
     ids: BTreeSet<String>,
     files: Vec<Tail>,
+    output: Output,
 }
 
 impl Follower {
@@ -120,7 +121,7 @@ impl Follower {
         all.sort();
         for line in all {
             if self.matches(&line) {
-                show(&line)?;
+                self.show(&line)?;
             }
         }
         Ok(())
@@ -135,7 +136,7 @@ impl Follower {
         for line in new {
             self.learn(&line);
             if self.matches(&line) {
-                show(&line)?;
+                self.show(&line)?;
             }
         }
         Ok(())
@@ -143,6 +144,19 @@ impl Follower {
 
     fn matches(&self, line: &str) -> bool {
         self.ids.iter().any(|id| contains_word(line, id))
+    }
+
+    fn show(&self, line: &str) -> Result<(), Failure> {
+        let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let is_json = serde_json::from_str::<serde_json::Map<_, _>>(&clean).is_ok();
+        let shown = if self.output.json && !is_json {
+            serde_json::json!({ "line": clean }).to_string()
+        } else {
+            clean
+        };
+        // Not println!: a reader that has seen enough is no panic.
+        writeln!(std::io::stdout(), "{shown}")?;
+        Ok(())
     }
 
     fn learn(&mut self, line: &str) {
@@ -184,12 +198,6 @@ fn ids_of(line: &str) -> Vec<String> {
         }
     }
     found
-}
-
-fn show(line: &str) -> Result<(), Failure> {
-    let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    writeln!(std::io::stdout(), "{clean}")?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 //! If it dies: nothing else notices.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 mod accounts;
 mod cli;
@@ -23,6 +22,7 @@ mod supervisor;
 
 use clap::Parser as _;
 use cli::{Args, Command};
+use daemon::orders::Order;
 use failure::Failure;
 use show::Output;
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match run(args, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("moxctl: {failure}");
+            output.failed(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }
@@ -45,23 +45,21 @@ fn run(args: Args, output: Output) -> Result<(), Failure> {
         Command::Status => supervisor::status(&sockets, output),
         Command::Processes { what } => supervisor::processes(&sockets, what.as_ref(), output),
         Command::Confine { what } => supervisor::confine(&sockets, &what, output),
-        Command::Reload => supervisor::order(&sockets, daemon::orders::Order::Reload),
-        Command::Stop => supervisor::order(&sockets, daemon::orders::Order::Stop),
-        Command::Upgrade => supervisor::order(&sockets, daemon::orders::Order::Upgrade),
-        Command::Restart { role } => {
-            supervisor::order(&sockets, daemon::orders::Order::Restart(role))
-        }
+        Command::Reload => supervisor::order(&sockets, Order::Reload, output),
+        Command::Stop => supervisor::order(&sockets, Order::Stop, output),
+        Command::Upgrade => supervisor::order(&sockets, Order::Upgrade, output),
+        Command::Restart { role } => supervisor::order(&sockets, Order::Restart(role), output),
         Command::Loglevel { level, role } => {
-            supervisor::order(&sockets, daemon::orders::Order::LogLevel(role, level.into()))
+            supervisor::order(&sockets, Order::LogLevel(role, level.into()), output)
         }
-        Command::Config { what } => configuration::run(&sockets, what),
+        Command::Config { what } => configuration::run(&sockets, what, output),
         Command::Account { what } => accounts::account(&sockets, what, output),
         Command::Clientkey { what } => accounts::client_key(&sockets, what, output),
         Command::Address { what } => accounts::address(&sockets, what, output),
         Command::Domain { what } => accounts::domain(&sockets, what, output),
         Command::Queue { what } => queue::run(&sockets, what, output),
         Command::Message { what } => messages::run(&sockets, what),
-        Command::Log { what } => logs::run(&sockets, what),
+        Command::Log { what } => logs::run(&sockets, what, output),
         Command::Completion { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "moxctl", &mut std::io::stdout());

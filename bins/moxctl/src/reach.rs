@@ -2,7 +2,19 @@
 
 use crate::failure::Failure;
 use ipc::{Limits, Stream, capnp::capability::FromClientHook};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::unix::OwnedReadHalf,
+};
 
 /// How long a short call may take.
 pub(crate) const SHORT: Duration = Duration::from_secs(30);
@@ -35,14 +47,44 @@ impl Sockets {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let stream = Stream::from_unix(tokio::net::UnixStream::from_std(socket)?)?;
-            let (client, run) = ipc::connect::<C>(stream, Limits::default());
-            tokio::select! {
+            let (read, write) = tokio::net::UnixStream::from_std(socket)?.into_split();
+            let heard = Rc::new(Cell::new(false));
+            let read = Listening { read, heard: Rc::clone(&heard) };
+            let (client, run) = ipc::connect::<C>(Stream::new(read, write), Limits::default());
+            let done = tokio::select! {
                 biased;
                 done = work(client) => done,
                 // The connection's end shows in the calls; this arm only keeps it running.
                 _ = async { run.await; std::future::pending::<()>().await } => unreachable!(),
+            };
+            match done {
+                // The socket's mode let us in, then the vault looked at our uid and hung up.
+                Err(Failure::Broken) if !heard.get() => {
+                    Err(Failure::Refused("the process closed the connection".into()))
+                }
+                done => done,
             }
         })
+    }
+}
+
+/// The server's half of a connection, with whether anything came over it.
+struct Listening {
+    read: OwnedReadHalf,
+    heard: Rc<Cell<bool>>,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.read).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.heard.set(true);
+        }
+        read
     }
 }

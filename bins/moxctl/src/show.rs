@@ -1,6 +1,7 @@
 //! What is printed: aligned columns for people, one JSON object a line for programs.
 
 use serde_json::{Map, Value};
+use std::io::Write as _;
 
 /// How to print.
 #[derive(Clone, Copy)]
@@ -15,7 +16,7 @@ impl Output {
         if self.json {
             for row in rows {
                 let pairs = columns.iter().map(|c| (*c).to_owned()).zip(row.iter().cloned());
-                println!("{}", Value::Object(pairs.collect::<Map<_, _>>()));
+                say(&Value::Object(pairs.collect::<Map<_, _>>()).to_string());
             }
             return;
         }
@@ -36,17 +37,43 @@ impl Output {
                 let pad = width.saturating_sub(cell.chars().count()) + 2;
                 line.extend(std::iter::repeat_n(' ', pad));
             }
-            println!("{}", line.trim_end());
+            say(line.trim_end());
+        }
+    }
+
+    /// Prints a line in words.
+    pub(crate) fn line(self, line: &str) {
+        if self.json {
+            say(&serde_json::json!({ "line": line }).to_string());
+        } else {
+            say(&plain(&Value::String(line.to_owned())));
+        }
+    }
+
+    /// Says on standard error why it did not work.
+    pub(crate) fn failed(self, why: &str) {
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "error": why }));
+        } else {
+            eprintln!("moxctl: {why}");
         }
     }
 
     /// Prints one line that is a fact by itself.
     pub(crate) fn fact(self, key: &str, value: &Value) {
         if self.json {
-            println!("{}", serde_json::json!({ key: value }));
+            say(&serde_json::json!({ key: value }).to_string());
         } else {
-            println!("{key}: {}", plain(value));
+            say(&format!("{key}: {}", plain(value)));
         }
+    }
+}
+
+/// A line to standard output. A reader that has seen enough ends the program; but not with 0, as
+/// what was to be found out may have been behind that.
+fn say(line: &str) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(1);
     }
 }
 

@@ -9,15 +9,18 @@ use crate::{
 use daemon::orders::{Order, give};
 use ipc::{
     Role,
-    schema::control_capnp::{account_admin, queue_admin},
+    schema::{
+        control_capnp::{account_admin, key_control, queue_admin},
+        types_capnp::key_value,
+    },
     within,
 };
 use serde_json::Value;
 
 /// Gives an order; prints what it answers.
-pub(crate) fn order(sockets: &Sockets, order: Order) -> Result<(), Failure> {
+pub(crate) fn order(sockets: &Sockets, order: Order, output: Output) -> Result<(), Failure> {
     for line in ask(sockets, order)? {
-        println!("{line}");
+        output.line(&line);
     }
     Ok(())
 }
@@ -84,28 +87,109 @@ pub(crate) fn confine(sockets: &Sockets, what: &Confine, output: Output) -> Resu
     Ok(())
 }
 
-/// Everything in short: is each process there, what waits, which accounts are not well.
+/// Silence of a process above which that is an alarm; heartbeats come every 5 s.
+const SILENCE: u64 = 30;
+
+/// What is odd about a process of the table.
+fn oddities(process: &Value) -> Vec<String> {
+    let text = |key: &str| process.get(key).and_then(Value::as_str).unwrap_or("?");
+    let number = |key: &str| process.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let name = text("process");
+    let mut odd = Vec::new();
+    if text("state") != "serving" {
+        odd.push(format!("{name} is {}", text("state")));
+    }
+    if number("faults") > 0 {
+        odd.push(format!("{name} died {} times lately: {}", number("faults"), text("last_end")));
+    }
+    if number("heard_seconds_ago") >= SILENCE {
+        odd.push(format!("{name} was not heard of for {} s", number("heard_seconds_ago")));
+    }
+    let layers = process.get("layers").and_then(Value::as_object);
+    for (layer, state) in layers.into_iter().flatten() {
+        match state.as_str() {
+            Some("enforced") => {}
+            state => odd.push(format!("{name} runs with {layer} {}", state.unwrap_or("?"))),
+        }
+    }
+    odd
+}
+
+/// Everything in short: is each process there, what waits, what an administrator must look at.
 pub(crate) fn status(sockets: &Sockets, output: Output) -> Result<(), Failure> {
     let processes = objects(&ask(sockets, Order::Processes)?)?;
     let running = processes.iter().filter(|p| p.get("pid").is_some_and(|pid| !pid.is_null()));
     output.fact("processes running", &Value::from(running.count()));
     output.fact("processes", &Value::from(processes.len()));
+    for odd in processes.iter().flat_map(oddities) {
+        output.fact("alarm", &Value::String(odd));
+    }
+    let keyholder = Role::Keyholder.name();
+    let first = sockets.ask(keyholder, async |control: key_control::Client| {
+        let answer = within(SHORT, control.status_request().send().promise).await?;
+        Ok(facts(answer.get()?.get_lines()?)?.into_iter().map(signatures).collect())
+    });
     let accountd = Role::Accountd.name();
-    sockets.ask(accountd, async |admin: account_admin::Client| {
+    let second = sockets.ask(accountd, async |admin: account_admin::Client| {
         let answer = within(SHORT, admin.status_request().send().promise).await?;
-        for line in answer.get()?.get_lines()? {
-            let value = String::from_utf8_lossy(line.get_value()?).into_owned();
-            output.fact(line.get_key()?.to_str()?, &Value::String(value));
-        }
-        Ok(())
-    })?;
+        facts(answer.get()?.get_lines()?)
+    });
     let queue = Role::QueueRunner.name();
-    sockets.ask(queue, async |admin: queue_admin::Client| {
+    let third = sockets.ask(queue, async |admin: queue_admin::Client| {
         let answer = within(SHORT, admin.status_request().send().promise).await?;
-        for line in answer.get()?.get_lines()? {
-            let value = String::from_utf8_lossy(line.get_value()?).into_owned();
-            output.fact(line.get_key()?.to_str()?, &Value::String(value));
+        facts(answer.get()?.get_lines()?)
+    });
+    // One that does not answer hides nothing that the others say.
+    let mut failure = Ok(());
+    for told in [first, second, third] {
+        match told {
+            Ok(facts) => facts.iter().for_each(|(key, value)| output.fact(key, value)),
+            Err(error) => failure = Err(error),
         }
-        Ok(())
-    })
+    }
+    failure
+}
+
+type Facts = Vec<(String, Value)>;
+
+/// What keyholder counted, by who asked; what it refused is an alarm.
+fn signatures((what, count): (String, Value)) -> (String, Value) {
+    if what.ends_with(" refused") {
+        let count = count.as_str().unwrap_or("?");
+        ("alarm".to_owned(), Value::String(format!("keyholder: {what}: {count}")))
+    } else {
+        (format!("signatures {what}"), count)
+    }
+}
+
+fn facts(lines: ipc::capnp::struct_list::Reader<'_, key_value::Owned>) -> Result<Facts, Failure> {
+    let mut facts = Vec::new();
+    for line in lines {
+        let value = String::from_utf8_lossy(line.get_value()?).into_owned();
+        facts.push((line.get_key()?.to_string()?, Value::String(value)));
+    }
+    Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_odd_about_a_process_is_said() {
+        let well = serde_json::json!({
+            "process": "parser-0", "state": "serving", "faults": 0, "heard_seconds_ago": 3,
+            "layers": { "uid": "enforced", "seccomp": "enforced" },
+        });
+        assert!(oddities(&well).is_empty());
+        let ill = serde_json::json!({
+            "process": "parser-0", "state": "waiting", "faults": 3, "last_end": "signal 9",
+            "heard_seconds_ago": 31, "layers": { "landlock": "missing" },
+        });
+        let odd = oddities(&ill);
+        assert_eq!(odd[0], "parser-0 is waiting");
+        assert_eq!(odd[1], "parser-0 died 3 times lately: signal 9");
+        assert_eq!(odd.len(), 4);
+        assert_eq!(oddities(&serde_json::json!({})).len(), 1);
+    }
 }
