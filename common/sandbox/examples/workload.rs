@@ -110,6 +110,7 @@ async fn runtime_work(before: &Before) {
 
     let caught = std::panic::catch_unwind(|| panic!("a panic ends its session only"));
     assert!(caught.is_err());
+    assert!(sandbox::frames().len() > 2, "and says where it was");
 
     let (a, b) = channel::seqpacket_pair().unwrap();
     let (inner, _other) = channel::stream_pair().unwrap();

@@ -26,6 +26,7 @@
 mod confine;
 mod filter;
 mod folders;
+mod frames;
 mod report;
 mod trap;
 
@@ -39,5 +40,6 @@ pub mod profiles;
 pub mod trial;
 
 pub use confine::{Breach, ConfineError, ConfineOptions, confine};
+pub use frames::frames;
 pub use profile::{Arg, Call, Folders, Grant, Group, Limits, Profile, Tcp, Test};
 pub use report::{Layer, LayerState, Report, UnknownLayer};
