@@ -1,38 +1,14 @@
 //! Small clients of the protocols, on blocking sockets: they send what a test says and read whole
 //! replies. They know no more of a protocol than where a reply ends.
 
+use crate::wire::Wire;
 use base64::Engine as _;
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::Duration,
+    net::{Ipv4Addr, SocketAddr},
 };
 
-/// How long a client waits for a reply.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn dial(address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    over(TcpStream::connect_timeout(&address, PATIENCE)?)
-}
-
-/// Connects from an address of ours: limits are counted by where a client comes from.
-fn dial_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    bind(&socket, &SocketAddr::from((source, 0)))?;
-    connect(&socket, &address)?;
-    over(TcpStream::from(socket))
-}
-
-fn over(stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    Ok(BufReader::new(stream))
-}
-
-fn line(from: &mut BufReader<TcpStream>) -> io::Result<String> {
+fn line(from: &mut BufReader<Wire>) -> io::Result<String> {
     let mut text = Vec::new();
     if from.read_until(b'\n', &mut text)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -41,7 +17,7 @@ fn line(from: &mut BufReader<TcpStream>) -> io::Result<String> {
 }
 
 /// A client of SMTP.
-pub struct Smtp(BufReader<TcpStream>);
+pub struct Smtp(BufReader<Wire>);
 
 /// A reply of SMTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +34,7 @@ impl Smtp {
     /// # Errors
     /// As the socket says, or `ConnectionRefused` for a greeting other than 220.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        Self(dial(address)?).greeted()
+        Self::over(Wire::dial(address)?)
     }
 
     /// As [`Self::connect`], from an address of ours.
@@ -66,15 +42,33 @@ impl Smtp {
     /// # Errors
     /// As [`Self::connect`].
     pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
-        Self(dial_from(source, address)?).greeted()
+        Self::over(Wire::dial_from(source, address)?)
     }
 
-    fn greeted(self) -> io::Result<Self> {
-        let mut client = self;
+    /// Over a connection that was made already, perhaps secured: reads the greeting, says EHLO.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn over(wire: Wire) -> io::Result<Self> {
+        let mut client = Self(BufReader::new(wire));
         let greeting = client.reply()?;
         if greeting.code != 220 {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("{greeting:?}")));
         }
+        client.command("EHLO client.example")?;
+        Ok(client)
+    }
+
+    /// STARTTLS, the handshake, and EHLO again.
+    ///
+    /// # Errors
+    /// As the socket says, or `Unsupported` when the server does not want to.
+    pub fn start_tls(mut self) -> io::Result<Self> {
+        let reply = self.command("STARTTLS")?;
+        if reply.code != 220 {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{reply:?}")));
+        }
+        let mut client = Self(BufReader::new(self.0.into_inner().secured()?));
         client.command("EHLO client.example")?;
         Ok(client)
     }
@@ -162,7 +156,7 @@ impl Smtp {
 
 /// A client of IMAP.
 pub struct Imap {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
     next: u32,
 }
 
@@ -196,10 +190,15 @@ impl Imap {
     /// # Errors
     /// As the socket says, or `ConnectionRefused` for BYE.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        Self::greeted(dial(address)?)
+        Self::over(Wire::dial(address)?)
     }
 
-    fn greeted(mut stream: BufReader<TcpStream>) -> io::Result<Self> {
+    /// Over a connection that was made already, perhaps secured: reads the greeting.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn over(wire: Wire) -> io::Result<Self> {
+        let mut stream = BufReader::new(wire);
         let greeting = line(&mut stream)?;
         if !greeting.starts_with("* OK") {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, greeting));
@@ -225,10 +224,14 @@ impl Imap {
         user: &str,
         password: &str,
     ) -> io::Result<Self> {
-        Self::greeted(dial_from(source, address)?)?.logged_in(user, password)
+        Self::over(Wire::dial_from(source, address)?)?.logged_in(user, password)
     }
 
-    fn logged_in(self, user: &str, password: &str) -> io::Result<Self> {
+    /// Logs in.
+    ///
+    /// # Errors
+    /// As the socket says, or `PermissionDenied`.
+    pub fn logged_in(self, user: &str, password: &str) -> io::Result<Self> {
         let mut client = self;
         let response = client.command(&format!("LOGIN \"{user}\" \"{password}\""))?;
         if response.is_ok() {

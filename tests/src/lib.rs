@@ -5,5 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod disk;
+pub mod load;
+pub mod real;
 pub mod transcript;
 pub mod tree;
+pub mod wire;

@@ -38,6 +38,15 @@ pub enum Heard {
     Silence,
 }
 
+/// What the script wants to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// A line, or the end.
+    Something,
+    /// Nothing more.
+    Silence,
+}
+
 /// Where a transcript is played.
 pub trait World {
     /// `given` and what follows it.
@@ -70,11 +79,12 @@ pub trait World {
     /// The connection is gone.
     fn send(&mut self, connection: u32, bytes: &[u8]) -> Result<(), String>;
 
-    /// What the server does next.
+    /// What the server does next. A world with a real clock waits long for something that is
+    /// wanted, and not long for what should not come.
     ///
     /// # Errors
     /// The connection is broken.
-    fn hear(&mut self, connection: u32) -> Result<Heard, String>;
+    fn hear(&mut self, connection: u32, wanted: Wanted) -> Result<Heard, String>;
 
     /// Does the TLS handshake from the client's side.
     ///
@@ -288,13 +298,13 @@ impl Play<'_> {
                 }
             },
             Act::HearNot(connection, pattern) => self.hear_not(*connection, pattern),
-            Act::Silence(connection) => match self.hear(*connection)? {
+            Act::Silence(connection) => match self.hear(*connection, Wanted::Silence)? {
                 Heard::Silence => Ok(()),
                 heard @ (Heard::Line(_) | Heard::Closed) => {
                     Err(format!("wanted silence, heard {heard:?}"))
                 }
             },
-            Act::Closed(connection) => match self.hear(*connection)? {
+            Act::Closed(connection) => match self.hear(*connection, Wanted::Something)? {
                 Heard::Closed => Ok(()),
                 heard @ (Heard::Line(_) | Heard::Silence) => {
                     Err(format!("wanted the end, heard {heard:?}"))
@@ -315,16 +325,16 @@ impl Play<'_> {
         self.world.open(connection)
     }
 
-    fn hear(&mut self, connection: u32) -> Result<Heard, String> {
+    fn hear(&mut self, connection: u32, wanted: Wanted) -> Result<Heard, String> {
         self.connect(connection)?;
         match self.ahead.get_mut(&connection) {
             Some(ahead) if !ahead.is_empty() => Ok(ahead.remove(0)),
-            _ => self.world.hear(connection),
+            _ => self.world.hear(connection, wanted),
         }
     }
 
     fn line(&mut self, connection: u32, wanted: &str) -> Result<String, String> {
-        match self.hear(connection)? {
+        match self.hear(connection, Wanted::Something)? {
             Heard::Line(line) => Ok(line),
             heard @ (Heard::Closed | Heard::Silence) => {
                 Err(format!("wanted {wanted:?}, heard {heard:?}"))
@@ -336,7 +346,7 @@ impl Play<'_> {
         self.connect(connection)?;
         let ahead = self.ahead.entry(connection).or_default();
         while ahead.len() < MAX_STEPS {
-            match self.world.hear(connection)? {
+            match self.world.hear(connection, Wanted::Silence)? {
                 Heard::Silence => break,
                 Heard::Closed => {
                     ahead.push(Heard::Closed);
@@ -468,7 +478,7 @@ mod tests {
             self.0.push(Heard::Line(String::from_utf8_lossy(bytes).trim_end().to_owned()));
             Ok(())
         }
-        fn hear(&mut self, _: u32) -> Result<Heard, String> {
+        fn hear(&mut self, _: u32, _: Wanted) -> Result<Heard, String> {
             Ok(if self.0.is_empty() { Heard::Silence } else { self.0.remove(0) })
         }
         fn tls(&mut self, _: u32) -> Result<(), String> {

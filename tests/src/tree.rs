@@ -57,13 +57,25 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// What is logged.
     pub log_level: &'static str,
+    /// The text of a `mox.toml` to serve, with `${ip}` and `${data}` in it; else a development
+    /// server. Only for [`As::User`]: root would use the control sockets of this machine's server.
+    pub settings: Option<String>,
+    /// Where the binaries are; else beside the tests.
+    pub binaries: Option<PathBuf>,
     /// Further variables of its environment.
     pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { who: As::whoever(), folder: None, log_level: "info", environment: Vec::new() }
+        Self {
+            who: As::whoever(),
+            folder: None,
+            log_level: "info",
+            settings: None,
+            binaries: None,
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -116,12 +128,27 @@ impl Tree {
         Tree { moxd, ip, options, temporary, log }
     }
 
+    /// The address of a service, by its port, where the settings name it.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ip), port)
+    }
+
     /// Kills every process with SIGKILL at once, as a power cut of the processes alone, and starts
     /// the tree anew in the same folder.
     ///
     /// # Panics
     /// When it does not come up again.
     pub fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// The first half of that.
+    ///
+    /// # Panics
+    /// When a process outlives it.
+    pub fn crash(&mut self) {
         let pids: Vec<u32> = self.processes().into_iter().map(|p| p.pid).collect();
         self.end();
         for pid in &pids {
@@ -131,8 +158,37 @@ impl Tree {
         // The listening sockets are theirs, too, until the last one is gone.
         let gone = || pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists());
         assert!(wait_until(START, gone), "processes outlive SIGKILL");
+    }
+
+    /// The second half.
+    ///
+    /// # Panics
+    /// When it does not come up again.
+    pub fn restart(&mut self) {
         let folder = self.folder();
         self.moxd = spawn(&self.options, self.ip, &folder, &self.log);
+    }
+
+    /// What moxd says when it does not start, after a crash.
+    ///
+    /// # Panics
+    /// When it does start.
+    #[must_use]
+    pub fn refusal(&self) -> String {
+        let mut command = command(&self.options, self.ip, &self.folder());
+        command.env_clear().current_dir("/").stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        if let (As::User(uid), true) = (self.options.who, rustix::process::geteuid().is_root()) {
+            command.uid(uid).gid(uid);
+        }
+        let mut moxd = command.spawn().expect("moxd starts");
+        let ended = wait_until(START, || matches!(moxd.try_wait(), Ok(Some(_))));
+        if !ended {
+            let _ = moxd.kill();
+        }
+        let output = moxd.wait_with_output().expect("it ends");
+        assert!(ended && !output.status.success(), "it started, though it must not");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// Everything of the server.
@@ -174,11 +230,27 @@ impl Tree {
         lines.iter().filter_map(|line| Process::read(&serde_json::from_str(line).ok()?)).collect()
     }
 
+    /// Waits until all processes serve.
+    ///
+    /// # Panics
+    /// When they do not come to.
+    pub fn wait_until_whole(&self) {
+        let control = self.control().join("moxd");
+        let whole = wait_until(START, || everything_serves(&control));
+        assert!(whole, "not all processes serve: {:#?}", self.order(Order::Processes));
+    }
+
     /// The pid of an instance of a role.
     #[must_use]
     pub fn pid(&self, role: Role, instance: u16) -> Option<u32> {
         let mine = |p: &Process| p.role == role && p.instance == instance;
         self.processes().into_iter().find(mine).map(|p| p.pid)
+    }
+
+    /// The first process of a role, while it runs.
+    #[must_use]
+    pub fn process(&self, role: Role) -> Option<Process> {
+        self.processes().into_iter().find(|p| p.role == role && p.instance == 0)
     }
 
     /// Kills an instance of a role; waits until another one serves.
@@ -223,7 +295,13 @@ impl Tree {
     /// What was logged so far, for a test that looks for words.
     #[must_use]
     pub fn logs(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut text = self.log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // With settings of its own each role has a file.
+        let files = std::fs::read_dir(self.folder().join("log")).into_iter().flatten();
+        for file in files.flatten() {
+            text.push_str(&std::fs::read_to_string(file.path()).unwrap_or_default());
+        }
+        text
     }
 
     /// Kills the supervisor, and nobody else.
@@ -257,6 +335,10 @@ pub struct Process {
     pub instance: u16,
     /// Its pid.
     pub pid: u32,
+    /// How often it was started.
+    pub lives: u64,
+    /// How its life before this one ended.
+    pub last_end: String,
 }
 
 impl Process {
@@ -265,6 +347,8 @@ impl Process {
             role: row.get("role")?.as_str()?.parse().ok()?,
             instance: u16::try_from(row.get("instance")?.as_u64()?).ok()?,
             pid: u32::try_from(row.get("pid")?.as_u64()?).ok()?,
+            lives: row.get("lives")?.as_u64()?,
+            last_end: row.get("last_end")?.as_str().unwrap_or_default().to_owned(),
         })
     }
 }
@@ -285,23 +369,43 @@ fn passable_folder() -> tempfile::TempDir {
     folder
 }
 
+fn command(options: &Options, ip: Ipv4Addr, folder: &Path) -> Command {
+    let installed = options.binaries.as_ref().map(|folder| folder.join("moxd"));
+    let mut command = Command::new(installed.unwrap_or_else(|| binary("moxd")));
+    match &options.settings {
+        None => {
+            command.arg("localserve").arg("--dir").arg(folder);
+            command.arg("--ip").arg(ip.to_string());
+            command.arg("--port-offset").arg(PORT_OFFSET.to_string());
+            command.arg("--log-level").arg(options.log_level);
+            if let As::Root { uid_base } = options.who {
+                command.arg("--uid-base").arg(uid_base.to_string());
+            }
+        }
+        Some(settings) => {
+            let text = settings.replace("${ip}", &ip.to_string());
+            let text = text.replace("${data}", &folder.display().to_string());
+            let file = folder.with_file_name("mox.toml");
+            std::fs::write(&file, text).expect("the folder is ours");
+            let readable = std::fs::Permissions::from_mode(0o644);
+            std::fs::set_permissions(&file, readable).expect("it is ours");
+            command.arg("serve").arg("--config").arg(file);
+        }
+    }
+    command
+}
+
 fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path, log: &Log) -> Child {
-    let mut command = Command::new(binary("moxd"));
-    command.arg("localserve").arg("--dir").arg(folder);
-    command.arg("--ip").arg(ip.to_string()).arg("--port-offset").arg(PORT_OFFSET.to_string());
-    command.arg("--log-level").arg(options.log_level);
+    let mut command = command(options, ip, folder);
     command.env_clear().envs(options.environment.iter().cloned());
     command.current_dir("/").stdin(Stdio::null());
     match options.who {
-        As::Root { uid_base } => {
-            command.arg("--uid-base").arg(uid_base.to_string());
-        }
         As::User(uid) if rustix::process::geteuid().is_root() => {
             let parent = folder.parent().expect("not the root");
             std::os::unix::fs::chown(parent, Some(uid), Some(uid)).expect("we are root");
             command.uid(uid).gid(uid);
         }
-        As::User(_) => {}
+        As::User(_) | As::Root { .. } => {}
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut moxd = command.spawn().expect("moxd starts");
@@ -324,13 +428,26 @@ fn spawn(options: &Options, ip: Ipv4Addr, folder: &Path, log: &Log) -> Child {
             text.push('\n');
         }
     });
-    if waiting.recv_timeout(START).is_err() {
+    let started = match options.settings {
+        None => waiting.recv_timeout(START).is_ok(),
+        Some(_) => wait_until(START, || everything_serves(&folder.join("run/control/moxd"))),
+    };
+    if !started {
         let _ = moxd.kill();
         let _ = moxd.wait();
         let text = log.lock().unwrap_or_else(PoisonError::into_inner);
         panic!("the tree did not start:\n{text}");
     }
     moxd
+}
+
+fn everything_serves(control: &Path) -> bool {
+    let lines = orders::give(control, Order::Processes).unwrap_or_default();
+    let serving = |line: &String| {
+        let row: Value = serde_json::from_str(line).unwrap_or_default();
+        row.get("state").and_then(Value::as_str) == Some("serving")
+    };
+    !lines.is_empty() && lines.iter().all(serving)
 }
 
 /// Sends a signal to a process of a tree of ours.

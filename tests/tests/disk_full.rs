@@ -2,45 +2,15 @@
 //! there is room again it goes on without a restart. Needs root, for a small tmpfs.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mox_tests::{
     client::{Imap, Smtp},
+    disk::{Disk, skipped_without_root},
     tree::{Options, Tree},
 };
-use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 const USER: &str = "mox@localhost";
 const PASSWORD: &str = "moxmoxmox";
-
-/// The size of the disk.
-const SIZE: &str = "size=48m";
-
-/// A tmpfs, unmounted with the test.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let args = ["-t", "tmpfs", "-o", SIZE, "tmpfs"];
-        let mounted = Command::new("mount").args(args).arg(folder.path()).status().unwrap();
-        assert!(mounted.success());
-        let passable = std::fs::Permissions::from_mode(0o711);
-        std::fs::set_permissions(folder.path(), passable).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: processes of a tree that failed may still hold files.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
 
 fn message(id: usize, octets: usize) -> Vec<u8> {
     let mut text = format!(
@@ -62,11 +32,10 @@ fn message(id: usize, octets: usize) -> Vec<u8> {
 
 #[test]
 fn a_full_disk_refuses_for_now_and_loses_nothing() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: needs root to mount a small disk");
+    if skipped_without_root() {
         return;
     }
-    let disk = Disk::mount();
+    let disk = Disk::mount(48);
     let tree = Tree::with(Options { folder: Some(disk.path().join("mox")), ..Options::default() });
     let mut taken = Vec::new();
     let mut send = |id: usize, octets: usize| {
@@ -80,10 +49,7 @@ fn a_full_disk_refuses_for_now_and_loses_nothing() {
     assert_eq!(send(0, 2_000).code, 250);
 
     // All of it but a little, so that both "low" and "full" are met on the way.
-    let filler = disk.path().join("filler");
-    let free = rustix::fs::statvfs(disk.path()).unwrap();
-    let octets = free.f_bavail * free.f_frsize;
-    std::fs::write(&filler, vec![7u8; usize::try_from(octets - (3 << 20)).unwrap()]).unwrap();
+    disk.fill(3 << 20);
     let mut refused = 0;
     for id in 1..8 {
         let reply = send(id, 900_000);
@@ -97,7 +63,7 @@ fn a_full_disk_refuses_for_now_and_loses_nothing() {
     let appended = imap.append("Drafts", &message(100, 2_900_000)).unwrap();
     assert!(appended.tagged.starts_with("NO"), "{}", appended.text());
 
-    std::fs::remove_file(&filler).unwrap();
+    disk.free();
     assert_eq!(send(9, 900_000).code, 250, "there is room again");
     assert!(imap.append("Drafts", &message(101, 2_000)).unwrap().is_ok());
 

@@ -22,7 +22,7 @@ use imap::{
     session::{self, Answer, Question, Session},
 };
 use message::transfer::Decoder;
-use mox_tests::transcript::{Heard, Transcript, World};
+use mox_tests::transcript::{Heard, Transcript, Wanted, World};
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -323,7 +323,7 @@ impl World for Pure {
         Ok(())
     }
 
-    fn hear(&mut self, connection: u32) -> Result<Heard, String> {
+    fn hear(&mut self, connection: u32, _: Wanted) -> Result<Heard, String> {
         let conn = self.conns.get_mut(&connection).ok_or("not open")?;
         Ok(match conn.lines.pop_front() {
             Some(line) => Heard::Line(line),

@@ -8,7 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault in here is a failed test")]
 
-use mox_tests::transcript::{Heard, Transcript, World};
+use mox_tests::transcript::{Heard, Transcript, Wanted, World};
 use smtp::{
     AdmitRefused, AuthRefused, CommitRefused, DataRefused, ForwardPath, MailRefused, RcptRefused,
     TlsFacts,
@@ -369,7 +369,7 @@ impl World for Pure {
         self.run(number)
     }
 
-    fn hear(&mut self, number: u32) -> Result<Heard, String> {
+    fn hear(&mut self, number: u32, _: Wanted) -> Result<Heard, String> {
         let conn = self.conns.get_mut(&number).ok_or("no such connection")?;
         Ok(match conn.lines.pop_front() {
             Some(line) => Heard::Line(line),
@@ -420,7 +420,7 @@ fn pipelined_bytes_in_any_pieces_get_the_same_answers() {
             world.send(1, piece).unwrap();
         }
         let mut lines = Vec::new();
-        while let Heard::Line(line) = world.hear(1).unwrap() {
+        while let Heard::Line(line) = world.hear(1, Wanted::Something).unwrap() {
             lines.push(line);
         }
         (lines, world.store.inboxes)
@@ -495,7 +495,7 @@ fn random_clients_are_borne() {
                 world.send(1, bytes).unwrap();
             }
         }
-        while let Heard::Line(line) = world.hear(1).unwrap() {
+        while let Heard::Line(line) = world.hear(1, Wanted::Something).unwrap() {
             let code: u16 = line[..3].parse().unwrap();
             assert!((200..600).contains(&code) && matches!(&line[3..4], " " | "-"), "{line}");
         }
