@@ -28,6 +28,7 @@ use std::{
     cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
 };
 use tokio::{net::TcpStream, task::JoinSet};
+use tokio_util::task::TaskTracker;
 use types::{Clock, SessionId};
 
 /// A short call to accountd.
@@ -86,12 +87,13 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
     });
     let bound = usize::try_from(shared.limits.connections).unwrap_or(usize::MAX);
     let connections = Connections::at_most(bound);
+    let relayed = TaskTracker::new();
     let mut loops = JoinSet::new();
     for (socket, listener) in grants.listeners {
         let (shared, connections) = (Rc::clone(&shared), connections.clone());
         let tls = acceptors.of(&listener).context("TLS options")?;
         let listener = Rc::new(listener);
-        let stop = grants.stop.clone();
+        let (stop, relayed) = (grants.stop.clone(), relayed.clone());
         loops.spawn_local(async move {
             let draining = async {
                 stop.draining().await;
@@ -99,7 +101,7 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
             net::accept_loop(socket, &connections, draining, |stream, peer, permit| {
                 let shared = Rc::clone(&shared);
                 let accepted = Accepted { listener: Rc::clone(&listener), tls: tls.clone(), peer };
-                tokio::task::spawn_local(connection(shared, accepted, stream, permit));
+                relayed.spawn_local(connection(shared, accepted, stream, permit));
             })
             .await
         });
@@ -107,8 +109,15 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
     while let Some(ended) = loops.join_next().await {
         ended.context("accept loop")?.context("listener")?;
     }
-    // Relays go on until the supervisor's deadline; each session says BYE between two commands.
-    grants.stop.over().await;
+    // A process without listeners has nothing to do, but ends when it is told.
+    grants.stop.draining().await;
+    // Each session says BYE between two commands. Who has not come so far is left at the deadline;
+    // nobody waits for it longer than the last client takes.
+    relayed.close();
+    tokio::select! {
+        () = relayed.wait() => {}
+        () = grants.stop.over() => {}
+    }
     Ok(())
 }
 

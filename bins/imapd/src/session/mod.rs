@@ -19,6 +19,7 @@ use tokio::{
     net::UnixStream,
     sync::{Semaphore, mpsc},
 };
+use tokio_util::task::TaskTracker;
 
 /// Sessions of one instance; front opens no more connections than this in all.
 const MAX_SESSIONS: usize = 20_000;
@@ -48,9 +49,12 @@ struct Shared {
     stop: Stop,
     scratch: RefCell<Box<[u8]>>,
     places: Semaphore,
+    /// Every front that may still hand over, and every session.
+    busy: TaskTracker,
 }
 
-/// Serves what front hands over until no front can come any more.
+/// Serves what front hands over until it is drained and the last session and the last front are
+/// gone, or the time for that is over.
 pub async fn run(grants: Grants) {
     let shared = Rc::new(Shared {
         limits: grants.limits,
@@ -58,18 +62,29 @@ pub async fn run(grants: Grants) {
         stop: grants.stop.clone(),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         places: Semaphore::new(MAX_SESSIONS),
+        busy: TaskTracker::new(),
     });
     let mut fronts = grants.fronts;
+    let ended = async {
+        grants.stop.draining().await;
+        shared.busy.close();
+        shared.busy.wait().await;
+    };
+    tokio::pin!(ended);
     loop {
         let acceptor = tokio::select! {
             biased;
             acceptor = fronts.recv() => acceptor,
+            () = &mut ended => return,
             () = grants.stop.over() => return,
         };
         let Some(acceptor) = acceptor else { break };
-        tokio::task::spawn_local(take(Rc::clone(&shared), acceptor));
+        shared.busy.spawn_local(take(Rc::clone(&shared), acceptor));
     }
-    grants.stop.over().await;
+    tokio::select! {
+        () = ended => {}
+        () = grants.stop.over() => {}
+    }
 }
 
 async fn take(shared: Rc<Shared>, mut acceptor: Acceptor) {
@@ -94,7 +109,8 @@ async fn take(shared: Rc<Shared>, mut acceptor: Acceptor) {
         match socket {
             Ok(socket) => {
                 let shared = Rc::clone(&shared);
-                tokio::task::spawn_local(async move {
+                let busy = shared.busy.clone();
+                busy.spawn_local(async move {
                     // Above the bound the connection is dropped: front closes it.
                     let Ok(_place) = shared.places.try_acquire() else { return };
                     connection::run(&shared, about, socket).await;
