@@ -1,95 +1,51 @@
 //! Random processes killed under load: each message that was answered 250 is in its mailbox exactly
 //! once, and so is each that was not answered and sent again.
 //!
-//! The short form runs in the gate; `MOX_NIGHTLY=1` sends 5,000 messages on 20 connections.
+//! The same with the whole tree killed, and with a disk that is full every now and then. The short
+//! forms run in the gate; with `MOX_NIGHTLY=1` it is 5,000 messages on 20 connections, and the tree
+//! is killed 20 times.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use ipc::Role;
 use mox_tests::{
-    client::{Imap, Reply, Smtp},
-    tree::{Tree, kill, wait_until},
+    disk::{Disk, skipped_without_root},
+    load::{Load, Way, each_is_there_once, total},
+    tree::{Options, Tree, kill},
 };
 use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-const USER: &str = "mox@localhost";
-const PASSWORD: &str = "moxmoxmox";
 
 /// The pause between two kills.
 const EVERY: Duration = Duration::from_millis(300);
 
-/// How long one message may take, with all its repeats.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Roles that are killed: all.
 const VICTIMS: [Role; 12] = Role::ALL;
 
+/// MiB of the disk that is filled up.
+const DISK: u32 = 192;
+
+/// Who sends, and how many messages at least.
 struct Size {
-    connections: usize,
+    ways: Vec<Way>,
     messages_each: usize,
 }
 
-fn size() -> Size {
-    if std::env::var_os("MOX_NIGHTLY").is_some() {
-        Size { connections: 20, messages_each: 250 }
-    } else {
-        Size { connections: 4, messages_each: 100 }
-    }
+fn size(connections: usize, messages_each: usize) -> Size {
+    let mut ways = vec![Way::Mx; connections];
+    ways.push(Way::Submission);
+    Size { ways, messages_each }
 }
 
-/// A sender that keeps its connection while it lasts, on an address of its own: how much one
-/// network may send is limited.
-struct Sender {
-    source: Ipv4Addr,
-    address: SocketAddr,
-    connection: Option<Smtp>,
-}
-
-impl Sender {
-    fn new(number: usize, address: SocketAddr) -> Self {
-        let source = Ipv4Addr::new(127, 200, u8::try_from(number * 8).unwrap(), 1);
-        Self { source, address, connection: None }
-    }
-
-    /// Sends one message until it is answered 250; whether it was in time.
-    fn send_until_taken(&mut self, id: &str) -> bool {
-        let message = format!(
-            "From: ann@example.org\r\nTo: {USER}\r\nMessage-ID: <{id}@kills.example>\r\n\
-             Subject: {id}\r\n\r\nbody of {id}\r\n"
-        );
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            match self.try_once(message.as_bytes()) {
-                Ok(reply) if reply.code == 250 => return true,
-                // A fault of ours is never a 5xx.
-                Ok(reply) => {
-                    assert!(reply.code < 500, "{reply:?}");
-                    self.connection = None;
-                }
-                Err(_) => self.connection = None,
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        false
-    }
-
-    fn try_once(&mut self, message: &[u8]) -> std::io::Result<Reply> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => self.connection.insert(Smtp::connect_from(self.source, self.address)?),
-        };
-        connection.send("ann@example.org", &[USER], message)
-    }
+fn nightly() -> bool {
+    std::env::var_os("MOX_NIGHTLY").is_some()
 }
 
 /// Kills a random process every now and then until told to stop; how many.
@@ -120,93 +76,67 @@ fn killer(control: std::path::PathBuf, stop: Arc<AtomicBool>) -> thread::JoinHan
     })
 }
 
-/// How often each Message-ID is in the inbox.
-fn found(tree: &Tree) -> BTreeMap<String, usize> {
-    let mut imap = None;
-    assert!(wait_until(PATIENCE, || {
-        imap = Imap::log_in(tree.address(143), USER, PASSWORD).ok();
-        imap.is_some()
-    }));
-    let mut imap = imap.unwrap();
-    assert!(imap.command("EXAMINE INBOX").unwrap().is_ok());
-    let fetched = imap.command("FETCH 1:* (BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])").unwrap();
-    assert!(fetched.is_ok(), "{}", fetched.tagged);
-    let mut counts = BTreeMap::new();
-    for response in &fetched.untagged {
-        let text = String::from_utf8_lossy(response);
-        let id = text.split_once('<').and_then(|(_, rest)| rest.split_once("@kills.example"));
-        if let Some((id, _)) = id {
-            *counts.entry(id.to_owned()).or_default() += 1;
-        }
-    }
-    counts
-}
-
-/// Starts the senders.
-fn senders(size: &Size, address: SocketAddr) -> Vec<thread::JoinHandle<()>> {
-    let messages_each = size.messages_each;
-    let sender = |connection| {
-        thread::spawn(move || {
-            let mut sender = Sender::new(connection, address);
-            for n in 0..messages_each {
-                let id = format!("c{connection}-{n}");
-                assert!(sender.send_until_taken(&id), "{id} was never taken");
-            }
-        })
-    };
-    (0..size.connections).map(sender).collect()
-}
-
-fn each_is_there_once(tree: &Tree, size: &Size) {
-    let counts = found(tree);
-    for connection in 0..size.connections {
-        for n in 0..size.messages_each {
-            let id = format!("c{connection}-{n}");
-            assert_eq!(counts.get(&id), Some(&1), "{id}");
-        }
-    }
-}
-
 #[test]
 fn each_message_is_there_once_though_processes_are_killed() {
     let tree = Tree::start();
-    let size = size();
+    let size = if nightly() { size(20, 250) } else { size(4, 100) };
     let stop = Arc::new(AtomicBool::new(false));
     let killing = killer(tree.control(), Arc::clone(&stop));
-    let senders = senders(&size, tree.address(25));
-    let ended: Vec<_> = senders.into_iter().map(thread::JoinHandle::join).collect();
+    let sent = Load::start(&tree, &size.ways, size.messages_each).finish();
     stop.store(true, Ordering::Relaxed);
     let killed = killing.join().unwrap();
-    for sender in ended {
-        sender.unwrap();
-    }
     assert!(killed > 0, "nobody was killed");
-    eprintln!("{} messages, {killed} kills", size.connections * size.messages_each);
-    each_is_there_once(&tree, &size);
+    eprintln!("{} messages, {killed} kills", total(&sent));
+    each_is_there_once(&tree, &sent);
+}
+
+/// How often the whole tree is killed, and under which load.
+fn crashes() -> (Size, u32) {
+    if nightly() { (size(20, 250), 20) } else { (size(4, 50), 2) }
 }
 
 #[test]
 fn each_message_is_there_once_though_the_whole_tree_is_killed() {
     let mut tree = Tree::start();
-    let (size, times) = if std::env::var_os("MOX_NIGHTLY").is_some() {
-        (Size { connections: 10, messages_each: 300 }, 20)
-    } else {
-        (Size { connections: 4, messages_each: 150 }, 2)
-    };
-    let senders = senders(&size, tree.address(25));
-    let mut crashed = 0;
+    let (size, times) = crashes();
+    let load = Load::start(&tree, &size.ways, size.messages_each);
     for _ in 0..times {
         thread::sleep(EVERY * 3);
-        if senders.iter().all(thread::JoinHandle::is_finished) {
-            break;
-        }
         tree.crash_and_restart();
-        crashed += 1;
     }
-    for sender in senders {
-        sender.join().unwrap();
+    let sent = load.finish();
+    eprintln!("{} messages, {times} crashes", total(&sent));
+    each_is_there_once(&tree, &sent);
+}
+
+#[test]
+fn each_message_is_there_once_though_the_disk_is_full_in_between() {
+    if skipped_without_root() {
+        return;
     }
-    assert!(crashed > 0, "the tree was never killed under load");
-    eprintln!("{} messages, {crashed} crashes", size.connections * size.messages_each);
-    each_is_there_once(&tree, &size);
+    let disk = Disk::mount(DISK);
+    let folder = disk.path().join("mox");
+    let mut tree = Tree::with(Options { folder: Some(folder), ..Options::default() });
+    let (size, times) = crashes();
+    let load = Load::start(&tree, &size.ways, size.messages_each);
+    for round in 0..times {
+        thread::sleep(EVERY);
+        // Full to the last block, or so that what must be written at once just fits.
+        disk.fill(if round.is_multiple_of(2) { 0 } else { 1 << 20 });
+        thread::sleep(EVERY);
+        // Whoever dies now finds no room when it is started again.
+        for role in [Role::Accountd, Role::SmtpdMx, Role::QueueRunner] {
+            if let Some(pid) = tree.pid(role, 0) {
+                // It may have died for itself.
+                let _ = kill(pid, rustix::process::Signal::KILL);
+            }
+        }
+        thread::sleep(EVERY);
+        disk.free();
+        thread::sleep(EVERY);
+        tree.crash_and_restart();
+    }
+    let sent = load.finish();
+    eprintln!("{} messages, {times} full disks and crashes", total(&sent));
+    each_is_there_once(&tree, &sent);
 }
