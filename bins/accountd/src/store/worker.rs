@@ -424,8 +424,8 @@ impl Writer {
             let core = &self.core;
             let index = Index::open(&core.root, Arc::clone(shared), &core.ports, core.tuning)
                 .inspect_err(|error| {
-                    if let StoreError::Damaged(why) = error {
-                        (core.ports.alarm)(shared.id, why);
+                    if matches!(error, StoreError::Damaged(_) | StoreError::Newer) {
+                        (core.ports.alarm)(shared.id, &error.to_string());
                     }
                 })?;
             self.keep(index);
