@@ -16,6 +16,7 @@ use ipc::{
     within,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Gives an order; prints what it answers.
 pub(crate) fn order(sockets: &Sockets, order: Order, output: Output) -> Result<(), Failure> {
@@ -105,14 +106,27 @@ fn oddities(process: &Value) -> Vec<String> {
     if number("heard_seconds_ago") >= SILENCE {
         odd.push(format!("{name} was not heard of for {} s", number("heard_seconds_ago")));
     }
-    let layers = process.get("layers").and_then(Value::as_object);
-    for (layer, state) in layers.into_iter().flatten() {
-        match state.as_str() {
-            Some("enforced") => {}
-            state => odd.push(format!("{name} runs with {layer} {}", state.unwrap_or("?"))),
+    odd
+}
+
+/// Walls that do not stand everywhere, each with the processes that lack it.
+fn missing_walls(processes: &[Value]) -> Vec<String> {
+    let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for process in processes {
+        let layers = process.get("layers").and_then(Value::as_object);
+        for (layer, state) in layers.into_iter().flatten() {
+            let state = state.as_str().unwrap_or("?");
+            if state != "enforced" {
+                let name = process.get("process").and_then(Value::as_str).unwrap_or("?");
+                missing.entry(format!("{layer} is {state}")).or_default().push(name);
+            }
         }
     }
-    odd
+    let tell = |(what, of): (String, Vec<&str>)| match of.len() {
+        all if all == processes.len() => format!("one wall less: {what} for all processes"),
+        _ => format!("one wall less: {what} for {}", of.join(", ")),
+    };
+    missing.into_iter().map(tell).collect()
 }
 
 /// Everything in short: is each process there, what waits, what an administrator must look at.
@@ -121,7 +135,7 @@ pub(crate) fn status(sockets: &Sockets, output: Output) -> Result<(), Failure> {
     let running = processes.iter().filter(|p| p.get("pid").is_some_and(|pid| !pid.is_null()));
     output.fact("processes running", &Value::from(running.count()));
     output.fact("processes", &Value::from(processes.len()));
-    for odd in processes.iter().flat_map(oddities) {
+    for odd in missing_walls(&processes).into_iter().chain(processes.iter().flat_map(oddities)) {
         output.fact("alarm", &Value::String(odd));
     }
     let keyholder = Role::Keyholder.name();
@@ -184,12 +198,21 @@ mod tests {
         assert!(oddities(&well).is_empty());
         let ill = serde_json::json!({
             "process": "parser-0", "state": "waiting", "faults": 3, "last_end": "signal 9",
-            "heard_seconds_ago": 31, "layers": { "landlock": "missing" },
+            "heard_seconds_ago": 31, "layers": { "uid": "missing", "landlock": "missing" },
         });
         let odd = oddities(&ill);
         assert_eq!(odd[0], "parser-0 is waiting");
         assert_eq!(odd[1], "parser-0 died 3 times lately: signal 9");
-        assert_eq!(odd.len(), 4);
+        assert_eq!(odd.len(), 3);
         assert_eq!(oddities(&serde_json::json!({})).len(), 1);
+        assert!(missing_walls(std::slice::from_ref(&well)).is_empty());
+        let other = serde_json::json!({ "process": "outbound", "layers": { "uid": "missing" } });
+        assert_eq!(
+            missing_walls(&[ill, other]),
+            [
+                "one wall less: landlock is missing for parser-0",
+                "one wall less: uid is missing for all processes",
+            ]
+        );
     }
 }

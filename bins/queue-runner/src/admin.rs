@@ -1,5 +1,4 @@
-//! `QueueAdmin`: the administrator's view of the queue, for moxctl over the control socket and for
-//! httpd admin over its edge.
+//! `QueueAdmin`: the administrator's view of the queue, for moxctl over the control socket.
 
 use crate::{
     queue::{Message, PAGE, Recipient},
@@ -23,7 +22,7 @@ const MAX_FILTER_IDS: u32 = 1_000;
 /// The pause after accept() failed for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
-pub(crate) fn bootstrap(shared: &Rc<Shared>) -> capnp::capability::Client {
+fn bootstrap(shared: &Rc<Shared>) -> capnp::capability::Client {
     let client: queue_admin::Client = ipc::new_client(Admin(Rc::clone(shared)));
     client.client
 }

@@ -1,10 +1,10 @@
 //! What queue-runner holds.
 
 use config::Queue;
-use ipc::{Acceptor, Dialer};
+use ipc::Dialer;
 use std::{path::PathBuf, rc::Rc, sync::Arc};
 use storage::Disk;
-use tokio::{net::UnixListener, sync::mpsc};
+use tokio::net::UnixListener;
 use types::{Clock, Domain};
 
 /// Which users, by uid, may use the control socket.
@@ -30,8 +30,6 @@ pub struct Grants {
     pub keyholder: Dialer,
     /// Its figures.
     pub figures: daemon::Figures,
-    /// Clients, as the supervisor wires them.
-    pub clients: mpsc::Receiver<Acceptor>,
     /// Where moxctl comes in; its peers are checked by uid.
     pub control: Option<(UnixListener, Allowed)>,
     /// Called when a sync failed: the process has to end.

@@ -45,7 +45,6 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
         outbound: inherited.dialer(Role::Outbound).context("no edge to outbound")?,
         keyholder: inherited.dialer(Role::Keyholder).context("no edge to keyholder")?,
         figures: inherited.figures,
-        clients: inherited.acceptors,
         control,
         fatal: Arc::new(|error| {
             tracing::error!(%error, "ends: nobody knows what is on the disk");

@@ -80,13 +80,6 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
         Rc::clone(&shared.clock),
         Rc::clone(&shared.changed),
     );
-    let edges = {
-        let shared = Rc::clone(&shared);
-        ipc::serve_clients(grants.clients, Limits::default(), move |role, _| {
-            ipc::edge(role, ipc::Role::QueueRunner)?;
-            Some(admin::bootstrap(&shared))
-        })
-    };
     let control = async {
         match grants.control {
             Some((listener, allowed)) => admin::control(&shared, &listener, &*allowed).await,
@@ -98,7 +91,6 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
         result = schedule(&shared) => result,
         () = intake => Ok(()),
         () = control => Ok(()),
-        () = async { edges.await; std::future::pending().await } => Ok(()),
     }
 }
 

@@ -445,7 +445,6 @@ pub(crate) struct World {
     pub(crate) figures: daemon::Figures,
     running: JoinHandle<anyhow::Result<()>>,
     away: Option<(JoinHandle<Acceptor>, Rc<Notify>)>,
-    _clients: mpsc::Sender<Acceptor>,
 }
 
 impl Drop for World {
@@ -488,7 +487,6 @@ impl World {
         let client: host_keys::Client = ipc::new_client(Keyholder);
         serve(keyholder_side, client.client);
         let figures = daemon::Figures::detached();
-        let (clients, inherited) = mpsc::channel(1);
         let sockets = tempfile::tempdir().unwrap();
         let path = sockets.path().join("control");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -502,7 +500,6 @@ impl World {
             outbound,
             keyholder,
             figures,
-            clients: inherited,
             control: Some((listener, Rc::new(|_| true))),
             fatal: Arc::new(|error| panic!("{error}")),
         };
@@ -513,7 +510,7 @@ impl World {
         tokio::task::spawn_local(connection);
         let comes = Rc::new(Notify::new());
         let away = tokio::task::spawn_local(hang_up(accountd_side, Rc::clone(&comes)));
-        Self { seen, clock, admin, figures, running, away: Some((away, comes)), _clients: clients }
+        Self { seen, clock, admin, figures, running, away: Some((away, comes)) }
     }
 
     pub(crate) async fn accountd_comes(&mut self) {
