@@ -109,5 +109,6 @@ fn settings(role: Role, listener: &SmtpListener, slice: &Smtpd) -> Settings {
     settings.limits.data = limits.data;
     settings.limits.session = limits.session;
     settings.limits.pacing = !slice.local;
+    settings.pedantic = slice.pedantic;
     settings
 }

@@ -277,11 +277,11 @@ impl Smtp {
             received_fields: at.count("received_fields", d.received_fields, 100..1001),
             bad_transactions: at.count("bad_transactions", d.bad_transactions, 1..1001),
             failed_logins: at.count("failed_logins", d.failed_logins, 1..101),
-            idle: at.duration("idle", d.idle),
-            write: at.duration("write", d.write),
-            data: at.duration("data", d.data),
-            tls_handshake: at.duration("tls_handshake", d.tls_handshake),
-            session: at.duration("session", d.session),
+            idle: at.patience("idle", d.idle),
+            write: at.patience("write", d.write),
+            data: at.patience("data", d.data),
+            tls_handshake: at.patience("tls_handshake", d.tls_handshake),
+            session: at.patience("session", d.session),
             connections: at.count("connections", d.connections, 1..100_001),
         }
     }
@@ -296,11 +296,11 @@ impl Imap {
             literal: at.count("literal", d.literal, 4096..16_777_217),
             literals_total: at.count("literals_total", d.literals_total, 4096..67_108_865),
             literals: at.count("literals", d.literals, 1..100_001),
-            append: at.size("append", d.append),
-            idle_before_login: at.duration("idle_before_login", d.idle_before_login),
-            idle: at.duration("idle", d.idle),
-            write: at.duration("write", d.write),
-            tls_handshake: at.duration("tls_handshake", d.tls_handshake),
+            append: at.message_size("append", d.append),
+            idle_before_login: at.patience("idle_before_login", d.idle_before_login),
+            idle: at.patience("idle", d.idle),
+            write: at.patience("write", d.write),
+            tls_handshake: at.patience("tls_handshake", d.tls_handshake),
             failed_logins: at.count("failed_logins", d.failed_logins, 1..101),
             connections: at.count("connections", d.connections, 1..100_001),
         }
@@ -313,10 +313,10 @@ impl Http {
         Self {
             requests_per_minute: at.classes("requests_per_minute", d.requests_per_minute),
             requests_per_hour: at.classes("requests_per_hour", d.requests_per_hour),
-            header: at.duration("header", d.header),
-            idle: at.duration("idle", d.idle),
+            header: at.patience("header", d.header),
+            idle: at.patience("idle", d.idle),
             header_octets: at.count("header_octets", d.header_octets, 4096..1_048_577),
-            tls_handshake: at.duration("tls_handshake", d.tls_handshake),
+            tls_handshake: at.patience("tls_handshake", d.tls_handshake),
             connections: at.count("connections", d.connections, 1..100_001),
         }
     }

@@ -224,7 +224,7 @@ impl Listener {
             nat_ips: at.list("nat_ips").unwrap_or_default(),
             hostname: at.parsed("hostname"),
             public: at.choice("role", &[("public", true), ("internal", false)], false),
-            max_message_size: at.size("max_message_size", 100 << 20),
+            max_message_size: at.message_size("max_message_size", 100 << 20),
             tls: Tls::read(&at.section("tls")),
             services,
         };

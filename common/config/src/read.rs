@@ -18,6 +18,12 @@ use crate::{
     units,
 };
 
+/// The longest time a peer may be given.
+const MAX_PATIENCE: Duration = Duration::from_secs(4 * 7 * 86_400);
+
+/// RFC 5321 §4.5.3.1.7 asks for 64 KiB at least; no account keeps more than 1 GiB in one message.
+const MESSAGE_SIZES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
+
 /// The largest configuration file that is read.
 pub(crate) const MAX_FILE: usize = 4 << 20;
 
@@ -221,12 +227,32 @@ impl<'a> Section<'a> {
         self.take(key, |value| units::duration(text(value)?)).unwrap_or(default)
     }
 
+    /// A time that somebody is given: none at all would shut everybody out.
+    pub(crate) fn patience(&self, key: &'static str, default: Duration) -> Duration {
+        let read = self.duration(key, default);
+        if (Duration::from_secs(1)..=MAX_PATIENCE).contains(&read) {
+            return read;
+        }
+        self.fault_at(key, "expected a duration from 1s to 4w");
+        default
+    }
+
     pub(crate) fn durations(&self, key: &'static str) -> Option<Vec<Duration>> {
         self.items(key, |value| units::duration(text(value)?))
     }
 
     pub(crate) fn size(&self, key: &'static str, default: u64) -> u64 {
         self.take(key, |value| units::size(text(value)?)).unwrap_or(default)
+    }
+
+    /// The largest message that is taken, inside what any account can keep.
+    pub(crate) fn message_size(&self, key: &'static str, default: u64) -> u64 {
+        let read = self.size(key, default);
+        if MESSAGE_SIZES.contains(&read) {
+            return read;
+        }
+        self.fault_at(key, "expected a size from 64KiB to 1GiB");
+        default
     }
 
     /// Three whole numbers, for the address classes 1, 2, 3.

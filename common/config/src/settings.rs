@@ -29,6 +29,8 @@ pub struct Static {
     pub data_dir: PathBuf,
     /// The first of the numeric uids, where the users `_mox-ROLE` do not exist.
     pub uid_base: Option<u32>,
+    /// Commands are parsed strictly: for trying out clients.
+    pub pedantic: bool,
     /// `[log]`
     pub log: Log,
     /// `[dns]`
@@ -273,6 +275,7 @@ impl Static {
             hostname: hostname?,
             data_dir,
             uid_base: (uid_base != 0).then_some(uid_base),
+            pedantic: root.flag("pedantic", false),
             log,
             dns,
             check_senders,
@@ -333,6 +336,7 @@ impl Static {
             hostname: localhost,
             data_dir,
             uid_base: None,
+            pedantic: false,
             log: Log::default(),
             dns: Dns::default(),
             // It works without a network, and its senders are made up.
@@ -378,6 +382,9 @@ impl Postmaster {
         }
         let account = at.required("account")?;
         let mailbox = at.parsed("mailbox").unwrap_or_else(|| "Postmaster".to_owned());
+        if let Err(why) = types::check_mailbox_name(&mailbox) {
+            at.fault_at("mailbox", format!("not a mailbox name: {why}"));
+        }
         Some(Self { account, mailbox })
     }
 }
@@ -446,6 +453,8 @@ mod tests {
         assert_eq!(read.data_dir, PathBuf::from("/srv/mox"));
         assert_eq!(read.log, Log { format: Format::Json, level: Level::Debug });
         assert_eq!(read.limits.gate.connections, [10, 20, 30]);
+        let strict = Static::parse(&format!("pedantic = true\n{SAMPLE}"), "mox.toml").unwrap();
+        assert!(!read.pedantic && crate::slice::Smtpd::of(&strict, "smtpd-mx").pedantic);
         let public = &read.listeners["public"];
         assert!(public.public);
         assert_eq!(public.max_message_size, 50 << 20);
@@ -501,6 +510,10 @@ mod tests {
             ("tls = { cert_file = \"c\" }", "tls needs cert_file and key_file"),
             ("tls = { self_signed = true }\nimap = { starttls = false }", "needs starttls = true"),
             ("smtp = {}\n[limits.keys]\ntls_refuse = 100", "must not be below tls_alarm"),
+            ("[limits.imap]\nidle = \"0\"", "limits.imap.idle: expected a duration from 1s"),
+            ("[limits.smtp]\ndata = \"5w\"", "limits.smtp.data: expected a duration"),
+            ("max_message_size = \"1B\"", "max_message_size: expected a size from 64KiB"),
+            ("[limits.imap]\nappend = \"2GiB\"", "limits.imap.append: expected a size"),
         ] {
             let faults = faults(&format!("{head}{text}"));
             assert!(faults.iter().any(|fault| fault.contains(wanted)), "{text}: {faults:#?}");

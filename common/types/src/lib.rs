@@ -16,10 +16,12 @@ mod address;
 mod clock;
 mod domain;
 mod id;
+mod mailbox;
 mod secret;
 
 pub use address::{Address, AddressError, HostLiteral, Localpart, ReversePath};
 pub use clock::{Clock, ManualClock, SystemClock, UnixNanos};
 pub use domain::{Domain, DomainError};
 pub use id::{AccountId, DeliveryId, IdError, ObjectId, QueueId, SessionId, SubmissionId};
+pub use mailbox::check_mailbox_name;
 pub use secret::Secret;

@@ -7,8 +7,6 @@ use super::{
 use crate::read::{Section, Source};
 use types::{Address, Domain, Localpart};
 
-/// Octets of a mailbox name here (IMAP's own bound is larger; a person types this one).
-const MAX_MAILBOX_NAME: usize = 400;
 const DEFAULT_PER_DAY: u32 = 1000;
 const DEFAULT_FIRST_TIME_PER_DAY: u32 = 200;
 
@@ -160,11 +158,8 @@ fn read_destination(section: &Section<'_>) -> Destination {
         },
         (mailbox, None) => {
             let mailbox = mailbox.unwrap_or_else(|| "Inbox".into());
-            if mailbox.is_empty()
-                || mailbox.len() > MAX_MAILBOX_NAME
-                || mailbox.chars().any(char::is_control)
-            {
-                section.fault_at("mailbox", "not a mailbox name");
+            if let Err(why) = types::check_mailbox_name(&mailbox) {
+                section.fault_at("mailbox", format!("not a mailbox name: {why}"));
             }
             Destination::Mailbox(mailbox)
         }
@@ -305,6 +300,8 @@ smtp_error = "550 no"
 [account.bob.address."ANN@example.org"]
 [account.bob.address."x@example.org"]
 smtp_error = "250 fine"
+[account.bob.address."y@example.org"]
+mailbox = "Lists//Rust"
 "#;
         let faults = faults(text).join("\n");
         for expected in [
@@ -318,6 +315,7 @@ smtp_error = "250 fine"
             "not both",
             "has it too",
             "expected \"421 text\"",
+            "domains.toml:18:11: account.bob.address.y@example.org.mailbox: not a mailbox name",
         ] {
             assert!(faults.contains(expected), "{expected} in\n{faults}");
         }

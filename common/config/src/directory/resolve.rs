@@ -52,7 +52,13 @@ impl Directory {
             return found;
         }
         let Some(domain) = self.domains.get(address.domain()) else {
-            return self.everything(address).unwrap_or(Resolved::UnknownDomain);
+            // The host's own name is ours, too ([`Self::is_local`]): nobody else would know more.
+            let nobody = if self.host.names.contains(address.domain()) {
+                Resolved::UnknownLocalpart
+            } else {
+                Resolved::UnknownDomain
+            };
+            return self.everything(address).unwrap_or(nobody);
         };
         if !domain.enabled {
             return Resolved::DomainDisabled;
@@ -229,12 +235,16 @@ smtp_error = "550 This address is gone"
             ("anything@all.example", "ann anything@all.example Inbox"),
             ("x@elsewhere.example", "unknown domain"),
             ("PostMaster@mail.example.org", "bob PostMaster@mail.example.org Postmaster"),
-            ("x@mail.example.org", "unknown domain"),
+            ("x@mail.example.org", "unknown localpart"),
             ("postmaster@example.org", "bob postmaster@example.org Postmaster"),
             ("postmaster@all.example", "ann postmaster@all.example Inbox"),
             ("postmaster@elsewhere.example", "unknown domain"),
         ] {
             assert_eq!(said(&directory, address), meaning, "{address}");
+            // Mail that stays here and has nowhere to go here would go round for ever.
+            let address: Address = address.parse().unwrap();
+            let is_local = directory.is_local(address.domain());
+            assert_eq!(is_local, meaning != "unknown domain", "{address}");
         }
         assert!(matches!(directory.bare_postmaster(), Some(Resolved::Account { .. })));
     }

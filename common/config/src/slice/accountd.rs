@@ -25,9 +25,12 @@ pub struct Accountd {
     /// Whether DNS is asked if a stranger's domain takes mail.
     #[serde(default)]
     pub check_senders: bool,
-    /// The largest message of any listener.
+    /// The largest message of any listener, or that IMAP takes.
     #[serde(default = "message_size")]
     pub max_message_size: u64,
+    /// `Received` fields before a message is taken for a loop.
+    #[serde(default = "received_fields")]
+    pub received_fields: u32,
     /// Who may connect and log in.
     #[serde(default)]
     pub gate: limits::Gate,
@@ -54,6 +57,10 @@ pub type Seed = Local;
 
 fn message_size() -> u64 {
     100 << 20
+}
+
+fn received_fields() -> u32 {
+    limits::Smtp::default().received_fields
 }
 
 fn one() -> u16 {
@@ -85,6 +92,7 @@ impl Accountd {
         dnsbls.sort();
         dnsbls.dedup();
         let sizes = all.listeners.values().map(|listener| listener.max_message_size);
+        let sizes = sizes.chain([all.limits.imap.append]);
         Self {
             control_uids: all.control_uids.clone(),
             hostname: all.hostname.clone(),
@@ -93,6 +101,7 @@ impl Accountd {
             dnsbls,
             check_senders: all.check_senders,
             max_message_size: sizes.max().unwrap_or_else(message_size),
+            received_fields: all.limits.smtp.received_fields,
             gate: all.limits.gate.clone(),
             delivery: all.limits.delivery.clone(),
             imap_sessions: all.imap_sessions,

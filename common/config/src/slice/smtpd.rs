@@ -22,6 +22,9 @@ pub struct Smtpd {
     /// A development server: no pauses for bad clients.
     #[serde(default)]
     pub local: bool,
+    /// Commands are parsed strictly.
+    #[serde(default)]
+    pub pedantic: bool,
 }
 
 /// One service.
@@ -85,6 +88,7 @@ impl Smtpd {
             listeners: listeners.collect(),
             limits: all.limits.smtp.clone(),
             local: all.local.is_some(),
+            pedantic: all.pedantic,
         }
     }
 }
