@@ -81,8 +81,8 @@ impl Store {
             }
             Question::Admit if away => Answer::Admit(Err(AdmitRefused::Unavailable)),
             Question::Admit => Answer::Admit(Ok(())),
-            Question::Mechanisms if away => Answer::Mechanisms(Vec::new()),
-            Question::Mechanisms => Answer::Mechanisms(vec!["PLAIN".into(), "LOGIN".into()]),
+            Question::Mechanisms if away => Answer::Mechanisms(None),
+            Question::Mechanisms => Answer::Mechanisms(Some(vec!["PLAIN".into(), "LOGIN".into()])),
             Question::AuthStart { .. } | Question::AuthRespond(_) if away => {
                 Answer::Auth(AuthAnswer::Refused(AuthRefused::Temporary))
             }

@@ -206,8 +206,8 @@ impl Store {
         }
     }
 
-    /// None while accountd is away: the client then sees a server without log-in and comes again.
-    async fn mechanisms(&mut self) -> Vec<String> {
+    /// None while accountd is away.
+    async fn mechanisms(&mut self) -> Option<Vec<String>> {
         let asked: Call<Vec<String>> = async {
             let door = self.submission().await?;
             let _permit = self.permit().await?;
@@ -225,7 +225,7 @@ impl Store {
             .await
         }
         .await;
-        asked.unwrap_or_default()
+        asked.ok()
     }
 
     async fn login(&mut self, mechanism: &str, initial: Option<Secret<Vec<u8>>>) -> AuthAnswer {

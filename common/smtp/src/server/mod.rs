@@ -135,7 +135,8 @@ pub enum Answer {
     /// To [`Question::Admit`].
     Admit(Result<(), AdmitRefused>),
     /// To [`Question::Mechanisms`], in the order to announce.
-    Mechanisms(Vec<String>),
+    /// None while nobody can say.
+    Mechanisms(Option<Vec<String>>),
     /// To [`Question::AuthStart`] and [`Question::AuthRespond`].
     Auth(AuthAnswer),
     /// To [`Question::Begin`].

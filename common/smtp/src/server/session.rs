@@ -7,7 +7,7 @@
 use super::{
     Answer, AuthAnswer, Now, Peer, Question, Role, Settings, limits, transaction::Transaction,
 };
-use crate::{Command, DataEnd, Dialect, Hello, Reply, SyntaxError, TlsFacts, date};
+use crate::{AdmitRefused, Command, DataEnd, Dialect, Hello, Reply, SyntaxError, TlsFacts, date};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -193,9 +193,13 @@ impl Session {
             (Phase::Open(open), Event::Line { bytes, bare_lf }) => {
                 self.line(Some(open), bytes, bare_lf, now)
             }
-            (Phase::Listing, Event::Answer(Answer::Mechanisms(names))) => {
+            (Phase::Listing, Event::Answer(Answer::Mechanisms(Some(names)))) => {
                 self.list(&names, now);
                 Phase::Ready
+            }
+            // Without AUTH in the list a client gives up for good; 421 has it come again.
+            (Phase::Listing, Event::Answer(Answer::Mechanisms(None))) => {
+                self.close_with(AdmitRefused::Unavailable.into())
             }
             (Phase::SaslLine, Event::Line { bytes, .. }) => self.sasl_line(bytes),
             (Phase::SaslLast, Event::Line { bytes, .. }) => self.sasl_last(bytes),
