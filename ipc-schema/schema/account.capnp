@@ -27,8 +27,8 @@ interface Account {
   watch @7 (sink :Types.Watched) -> (handle :Types.Handle, modseq :UInt64);
   # "account is at modseq N": read what is newer by mailboxes() and Mailbox.changes().
 
-  append @8 (mailbox :Text, flags :Flags, receivedUnixNs :Int64, sizeHint :UInt64) -> (outcome :AppendStarted);
-  # receivedUnixNs 0: now.
+  append @8 (mailbox :Text, flags :Flags, receivedUnixNs :Int64, sizeHint :UInt64, binary :Bool) -> (outcome :AppendStarted);
+  # receivedUnixNs 0: now. Without `binary` a line that ends in LF alone gets its CR.
 
   narrow @9 (scope :Scope) -> (account :Account);
   # The same account with fewer rights.
@@ -216,7 +216,7 @@ struct ContentOutcome {
 struct Stored {
   union {
     done :group {
-      modseq @0 :UInt64;
+      modseq @0 :UInt64;             # of this change; 0 if there was nothing to change
       modified @1 :List(UidRange);   # failed UNCHANGEDSINCE (RFC 7162 §3.1.3)
     }
     keywordLimit @2 :Void;

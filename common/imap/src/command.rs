@@ -169,6 +169,8 @@ pub struct Append {
     pub date: Option<DateTime>,
     /// Octets of the message.
     pub size: u64,
+    /// It comes as literal8 (RFC 3516 §4.4): its line ends are not to be touched.
+    pub binary: bool,
     /// Whether the client waits for a continuation before it sends them.
     pub waits: bool,
 }
@@ -225,6 +227,8 @@ pub enum StatusItem {
     Deleted,
     /// SIZE
     Size,
+    /// APPENDLIMIT (RFC 7889 §3)
+    AppendLimit,
 }
 
 /// FETCH.

@@ -6,8 +6,8 @@ use std::fmt;
 
 /// Keywords one command may name.
 pub(crate) const MAX_KEYWORDS: usize = 100;
-/// Octets in a keyword.
-const MAX_KEYWORD: usize = 64;
+/// Octets in a keyword: what an account keeps.
+const MAX_KEYWORD: usize = 100;
 
 /// A flag that is kept as a bit: the five a client may change of RFC 9051 §2.3.2, and the
 /// keywords with a registered spelling that the account itself acts on.

@@ -185,13 +185,13 @@ impl Front {
         let command = match parse(frame, Names::Utf7) {
             Ok(command) => command,
             Err(error) => {
-                let tag = tag_of(frame);
-                if first && (tag.is_none() || !frame.contains(&b' ')) {
-                    // Another protocol: nothing to talk about.
+                if first {
+                    // Another protocol, such as a browser that was sent here: what it says next
+                    // may look like commands.
                     out.status(None, Condition::Bye, None, "this is IMAP");
                     return self.close();
                 }
-                out.status(tag.as_ref(), Condition::Bad, None, error.0);
+                out.status(tag_of(frame).as_ref(), Condition::Bad, None, error.0);
                 return Next::Read;
             }
         };
@@ -519,9 +519,10 @@ mod tests {
     #[test]
     fn strangers() {
         let mut out = Out::new();
-        assert!(matches!(front(Security::Tls).command(b"GET / HTTP/1.1", &mut out), Next::Read));
-        assert!(matches!(front(Security::Tls).command(b"\x16\x03\x01", &mut out), Next::Close));
-        assert!(text(&mut out).contains("* BYE "));
+        for first in [&b"POST / HTTP/1.1"[..], b"\x16\x03\x01", b"x", b"a XYZZY"] {
+            assert!(matches!(front(Security::Tls).command(first, &mut out), Next::Close));
+            assert_eq!(text(&mut out), "* BYE this is IMAP\r\n");
+        }
         let mut front = front(Security::Tls);
         assert!(matches!(front.command(b"a SELECT INBOX", &mut out), Next::Read));
         assert!(text(&mut out).starts_with("a NO "));

@@ -122,6 +122,17 @@ impl UidIndex {
         NumberSet::from_ranges(ranges)
     }
 
+    /// The same messages in as few ranges as can be: what lies between two neighbours was removed,
+    /// because a new message gets a UID above all others. A large mailbox with many gaps would not
+    /// fit a call otherwise.
+    #[must_use]
+    pub fn widen(&self, uids: &NumberSet) -> NumberSet {
+        let seqs = self.seqs_of(uids);
+        NumberSet::from_ranges(
+            seqs.ranges().iter().filter_map(|&(a, b)| Some((self.uid(a)?, self.uid(b)?))),
+        )
+    }
+
     /// Adds a message at the end; false if its UID is not above all others.
     pub fn push(&mut self, uid: u32) -> bool {
         let before = self.len();
@@ -181,6 +192,9 @@ mod tests {
                 seqs.iter().filter_map(|&s| list.get(s as usize - 1).copied()).collect();
             let found = index.uids_of(&seqs.iter().copied().collect());
             prop_assert_eq!(found.iter().collect::<BTreeSet<_>>(), wanted);
+            let wide = index.widen(&gone.iter().copied().collect());
+            prop_assert_eq!(wide.intersect(&index.uids()), index.uids_of(&index.seqs_of(&gone.iter().copied().collect())));
+            prop_assert_eq!(index.widen(&index.uids()).ranges().len(), usize::from(!index.is_empty()));
             let numbers = index.remove(&gone.iter().copied().collect());
             for seq in numbers.iter().rev() {
                 let uid = list.remove(seq as usize - 1);

@@ -8,7 +8,7 @@ use std::fmt;
 /// Octets of a name inside.
 const MAX_NAME: usize = 1_000;
 /// Levels of hierarchy.
-const MAX_DEPTH: usize = 50;
+const MAX_DEPTH: usize = 20;
 
 /// How names travel in this session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -366,6 +366,7 @@ impl account::Server for AccountServer {
             info.id,
             (flags, keywords),
             received,
+            params.get_binary(),
         )));
         Ok(())
     }

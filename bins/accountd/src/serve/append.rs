@@ -11,7 +11,11 @@ use ipc::{
     capnp,
     schema::account_capnp::{append_sink, appended},
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 use types::UnixNanos;
 
 /// `AppendSink.maxChunk`.
@@ -25,6 +29,30 @@ pub(super) struct AppendServer {
     marks: (Flags, Vec<Keyword>),
     received: UnixNanos,
     spool: RefCell<Option<Spool>>,
+    /// Whether the last octet was a CR; None where octets are kept as they are.
+    after_cr: Option<Cell<bool>>,
+}
+
+/// Gives every line its CRLF: programs append files as they lie on their disk, and everything that
+/// looks into a message later, DKIM and clients above all, counts on it.
+fn with_crlf<'a>(chunk: &'a [u8], after_cr: &Cell<bool>) -> Cow<'a, [u8]> {
+    let mut before = after_cr.get();
+    after_cr.set(chunk.last().map_or(before, |last| *last == b'\r'));
+    let mut out = Vec::new();
+    let mut copied = 0;
+    for (at, _) in chunk.iter().enumerate().filter(|(_, octet)| **octet == b'\n') {
+        before = if at == 0 { before } else { chunk[at - 1] == b'\r' };
+        if !before {
+            out.extend_from_slice(&chunk[copied..at]);
+            out.push(b'\r');
+            copied = at;
+        }
+    }
+    if out.is_empty() {
+        return Cow::Borrowed(chunk);
+    }
+    out.extend_from_slice(&chunk[copied..]);
+    Cow::Owned(out)
 }
 
 enum Refused {
@@ -54,9 +82,11 @@ impl AppendServer {
         mailbox: MailboxId,
         marks: (Flags, Vec<Keyword>),
         received: UnixNanos,
+        binary: bool,
     ) -> Self {
         let spool = RefCell::new(Some(service.spool()));
-        Self { service, live, account, mailbox, marks, received, spool }
+        let after_cr = (!binary).then(Cell::default);
+        Self { service, live, account, mailbox, marks, received, spool, after_cr }
     }
 
     async fn store(&self) -> Result<Stored, Refused> {
@@ -85,7 +115,11 @@ impl append_sink::Server for AppendServer {
         // Chunks come one at a time, so nobody else looks for the spool meanwhile.
         let spool = self.spool.borrow_mut().take();
         let spool = spool.ok_or_else(|| wire::broken("a chunk after the end"))?;
-        let spool = spool.push(chunk).await;
+        let chunk = match &self.after_cr {
+            Some(after_cr) => with_crlf(chunk, after_cr),
+            None => Cow::Borrowed(chunk),
+        };
+        let spool = spool.push(&chunk).await;
         *self.spool.borrow_mut() = Some(spool);
         Ok(())
     }
@@ -120,5 +154,22 @@ impl append_sink::Server for AppendServer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_get_their_cr_in_any_split() {
+        let message = b"\na: b\r\nc\n\nd\r\r\ne\rf\n";
+        for cut in 0..=message.len() {
+            let after_cr = Cell::default();
+            let mut out = with_crlf(&message[..cut], &after_cr).into_owned();
+            out.extend_from_slice(&with_crlf(&message[cut..], &after_cr));
+            assert_eq!(out, b"\r\na: b\r\nc\r\n\r\nd\r\r\ne\rf\r\n", "{cut}");
+        }
+        assert!(matches!(with_crlf(b"a\r\nb", &Cell::default()), Cow::Borrowed(_)));
     }
 }

@@ -65,10 +65,28 @@ impl MailboxServer {
             return Err(StoreError::NoSuchMailbox);
         }
         let target = self.account.mailbox_by_name(to.to_owned()).await?;
-        if takes_away {
+        let outcome = if takes_away {
             self.account.move_messages(self.mailbox, uids, target.id, None).await
         } else {
             self.account.copy(self.mailbox, uids, target.id, None).await
+        };
+        match outcome {
+            // It is this mailbox that was deleted, and its messages with it.
+            Err(StoreError::NoSuchMailbox) if self.is_gone().await? => Ok(CopyOutcome {
+                uidvalidity: target.uidvalidity,
+                modseq: self.account.modseq().await?,
+                ..CopyOutcome::default()
+            }),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether somebody deleted this mailbox while it was open here.
+    async fn is_gone(&self) -> Result<bool, StoreError> {
+        match self.account.mailbox(self.mailbox).await {
+            Ok(_) => Ok(false),
+            Err(StoreError::NoSuchMailbox) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 }
@@ -312,14 +330,12 @@ impl mailbox::Server for MailboxServer {
         match outcome {
             Ok(outcome) => {
                 let modified = wire::ranges(outcome.modified.iter().copied());
-                let modseq = match outcome.modseq {
-                    Some(modseq) => modseq,
-                    None => self.account.modseq().await.map_err(|e| later(&e))?,
-                };
                 let mut group = to.init_done();
-                group.set_modseq(modseq);
+                group.set_modseq(outcome.modseq.unwrap_or(0));
                 wire::set_ranges(group.init_modified(wire::count(modified.len())), &modified);
             }
+            // Deleted with all its messages: none is left to change, and changes() says so.
+            Err(StoreError::NoSuchMailbox) => to.init_done().set_modseq(0),
             Err(StoreError::TooManyKeywords) => to.set_keyword_limit(()),
             Err(StoreError::DiskFull) => to.set_disk_full(()),
             Err(error) => {
@@ -382,6 +398,11 @@ impl mailbox::Server for MailboxServer {
             self.account.expunge(self.mailbox, uids).await
         } else {
             self.account.remove(self.mailbox, uids).await
+        };
+        // As in store(): a mailbox that was deleted has nothing left to expunge.
+        let outcome = match outcome {
+            Err(StoreError::NoSuchMailbox) => Ok(Vec::new()),
+            outcome => outcome,
         };
         match outcome {
             Ok(gone) => {

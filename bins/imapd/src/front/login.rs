@@ -208,17 +208,27 @@ impl Login<'_> {
         }
         let Conn::Plain(stream) = self.conn else { return None };
         let tls: &TlsAcceptor = &self.accepted.tls;
-        let (stream, facts) = match tls.accept(stream).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
+        let shaken = timeout(self.shared.limits.tls_handshake, tls.accept(stream)).await;
+        let (stream, facts) = match shaken {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => {
                 tracing::debug!(session = %self.peer.session, %error, "no TLS");
+                return None;
+            }
+            Err(late) => {
+                tracing::debug!(session = %self.peer.session, %late, "no TLS");
                 return None;
             }
         };
         self.peer.tls = facts.into();
         self.conn = Conn::Tls(Box::new(stream));
         self.reader = Reader::new(Limits::FRONT);
-        let mechanisms = self.mechanisms().await.unwrap_or_default();
+        let Some(mechanisms) = self.mechanisms().await else {
+            // A server without any mechanism is one a client gives up for good.
+            Front::turn_away(&mut self.out, "try again later");
+            self.flush().await?;
+            return None;
+        };
         self.front.tls_started(mechanisms);
         Some(self)
     }

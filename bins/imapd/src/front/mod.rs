@@ -27,7 +27,7 @@ use net::{Conn, Connections, Permit, TlsAcceptor};
 use std::{
     cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 use types::{Clock, SessionId};
 
@@ -152,13 +152,17 @@ async fn connection(shared: Rc<Shared>, accepted: Accepted, stream: TcpStream, p
             return;
         }
         let Conn::Plain(stream) = conn else { return };
-        match accepted.tls.accept(stream).await {
-            Ok((stream, facts)) => {
+        match timeout(shared.limits.tls_handshake, accepted.tls.accept(stream)).await {
+            Ok(Ok((stream, facts))) => {
                 peer.tls = facts.into();
                 conn = Conn::Tls(Box::new(stream));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::debug!(session = %peer.session, %error, "no TLS");
+                return;
+            }
+            Err(late) => {
+                tracing::debug!(session = %peer.session, %late, "no TLS");
                 return;
             }
         }

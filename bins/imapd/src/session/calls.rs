@@ -135,15 +135,19 @@ async fn carry_out(
         Question::SearchText { scope, header, needle, uids } => {
             search_text(&link.mailbox().await?, scope, &header, &needle, &uids).await
         }
-        Question::Append { mailbox, flags, received, size } => {
+        Question::Append { mailbox, flags, received, size, binary } => {
             let mut request = link.account().await?.append_request();
             let mut params = request.get();
             params.set_mailbox(mailbox.as_str());
             rows::write_flags(&flags, params.reborrow().init_flags());
             // 0 is "now" on this edge: the first second of 1970 is one nanosecond later.
-            let received = received.map_or(0, |at| at.saturating_mul(1_000_000_000).max(1));
+            let received = received.map_or(0, |at| match at.saturating_mul(1_000_000_000) {
+                0 => 1,
+                at => at,
+            });
             params.set_received_unix_ns(received);
             params.set_size_hint(size);
+            params.set_binary(binary);
             let answer = within(SHORT, request.send().promise).await?;
             let started = match which(answer.get()?.get_outcome()?.which())? {
                 append_started::Sink(sink) => {

@@ -281,7 +281,13 @@ impl account::Server for AccountObject {
         let flags = read_flags(params.get_flags()?)?;
         let size = params.get_size_hint();
         let mut outcome = to.get().init_outcome();
-        match self.ask(Question::Append { mailbox, flags, received: None, size }) {
+        match self.ask(Question::Append {
+            mailbox,
+            flags,
+            received: None,
+            size,
+            binary: params.get_binary(),
+        }) {
             Answer::AppendStarted(Ok(())) => {
                 outcome.set_sink(ipc::new_client(Sink(Rc::clone(&self.0))));
             }
@@ -365,8 +371,9 @@ impl mailbox::Server for MailboxObject {
         params: mailbox::RowsParams,
         mut to: mailbox::RowsResults,
     ) -> Done {
-        let from = params.get()?.get_from_uid();
-        let Answer::Rows { rows, more, modseq } = self.ask(Question::Rows { from, to: u32::MAX })
+        let params = params.get()?;
+        let (from, until) = (params.get_from_uid(), params.get_to_uid());
+        let Answer::Rows { rows, more, modseq } = self.ask(Question::Rows { from, to: until })
         else {
             panic!()
         };

@@ -110,6 +110,7 @@ pub(super) fn status_items(at: &mut Cursor<'_>) -> Result<Vec<StatusItem>, Synta
             b"UNSEEN" => StatusItem::Unseen,
             b"DELETED" => StatusItem::Deleted,
             b"SIZE" => StatusItem::Size,
+            b"APPENDLIMIT" => StatusItem::AppendLimit,
             _other => return Err(SyntaxError("unknown STATUS item")),
         };
         if !items.contains(&item) {

@@ -161,9 +161,9 @@ pub(crate) fn append_prefix(
         at.space()?;
     }
     // literal8 (RFC 3516 §4.4).
-    at.eat(b'~');
+    let binary = at.eat(b'~');
     at.end()?;
-    Ok(Some(Append { tag, mailbox, flags, date, size, waits }))
+    Ok(Some(Append { tag, mailbox, flags, date, size, binary, waits }))
 }
 
 fn sp_mailbox(at: &mut Cursor<'_>, names: Names) -> Result<Named, SyntaxError> {
@@ -405,7 +405,8 @@ mod tests {
             prefix("a APPEND x (\\Seen) \" 1-Jan-1970 00:00:01 +0000\" ").unwrap().unwrap();
         assert_eq!(append.date, Some(DateTime::utc(1)));
         assert_eq!(append.flags.to_string(), "\\Seen");
-        assert!(prefix("a append {1}\r\nx ~").unwrap().is_some());
+        assert!(!append.binary);
+        assert!(prefix("a append {1}\r\nx ~").unwrap().unwrap().binary);
         // The literal is the mailbox's name, or belongs to another command.
         assert!(prefix("a APPEND ").unwrap().is_none());
         assert!(prefix("a LOGIN ").unwrap().is_none());

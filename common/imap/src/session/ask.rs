@@ -134,6 +134,8 @@ pub enum Question {
         received: Option<i64>,
         /// Octets to come.
         size: u64,
+        /// To be kept octet by octet; else a line that ends in LF alone gets its CR.
+        binary: bool,
     },
     /// All of the content was passed on: [`Answer::Appended`].
     Commit,
@@ -195,7 +197,7 @@ pub enum Answer {
     },
     /// To [`Question::Content`]: None if the message is gone for good.
     Content(Option<Vec<u8>>),
-    /// To [`Question::Store`].
+    /// To [`Question::Store`]: the modseq of the change, 0 if there was nothing to change.
     Stored(Result<u64, Refused>),
     /// To [`Question::Copy`].
     Copied(Result<Copied, Refused>),

@@ -108,6 +108,7 @@ impl Session {
             return Flow::End(end);
         }
         let storing = Storing { uid: command.uid, silent: command.silent, left: uids.clone(), end };
+        let uids = selected.index.widen(&uids);
         let question = Question::Store { uids, how: command.how, flags: command.flags };
         Flow::Ask(question, Task::Store(storing))
     }
@@ -118,8 +119,9 @@ impl Session {
             match stored {
                 Err(why) => return Flow::End(End::refused(why).with(storing.end.sync)),
                 Ok(modseq) => {
-                    if storing.silent {
-                        selected.remember_silent(modseq, self.heard, storing.left.clone());
+                    // RFC 9051 §6.4.6: .SILENT is about this change and no other.
+                    if selected.took(modseq) && storing.silent {
+                        selected.remember_silent(modseq, storing.left.clone());
                     }
                     self.heard = self.heard.max(modseq);
                 }
@@ -180,6 +182,7 @@ impl Session {
         if uids.is_empty() {
             return Flow::End(End::ok("nothing to do"));
         }
+        let uids = selected.index.widen(&uids);
         Flow::Ask(Question::Copy { uids, to, and_remove }, Task::Copy { moving: and_remove })
     }
 
@@ -223,6 +226,7 @@ impl Session {
         if uids.is_empty() {
             return Flow::End(End::ok("done"));
         }
+        let uids = selected.index.widen(&uids);
         Flow::Ask(Question::Expunge(uids), Task::Expunge { closing: false })
     }
 
@@ -233,6 +237,7 @@ impl Session {
             self.selected = None;
             return Flow::Ask(Question::Release, Task::Release(End::ok("closed")));
         }
+        let uids = selected.index.widen(&uids);
         Flow::Ask(Question::Expunge(uids), Task::Expunge { closing: true })
     }
 
@@ -336,7 +341,7 @@ impl Session {
 
 /// What to ask for an APPEND, or how it is refused before anything is asked.
 fn begin_append(append: Append) -> (Appending, Result<Question, End>) {
-    let Append { tag, mailbox, flags, date, size, waits } = append;
+    let Append { tag, mailbox, flags, date, size, binary, waits } = append;
     let appending = Appending { tag, waits, refused: None };
     match mailbox {
         Err(why) => (appending, Err(End::bad_name(why))),
@@ -345,7 +350,7 @@ fn begin_append(append: Append) -> (Appending, Result<Question, End>) {
         }
         Ok(mailbox) => {
             let received = date.map(|date| date.seconds);
-            (appending, Ok(Question::Append { mailbox, flags, received, size }))
+            (appending, Ok(Question::Append { mailbox, flags, received, size, binary }))
         }
     }
 }

@@ -135,6 +135,9 @@ impl Session {
             // Read-only or full: the bodies are read all the same.
             if let Ok(modseq) = stored {
                 self.heard = self.heard.max(modseq);
+                if let Some(selected) = &mut self.selected {
+                    selected.took(modseq);
+                }
                 fetching.batch.set_seen();
             } else {
                 fetching.batch.marked = NumberSet::new();

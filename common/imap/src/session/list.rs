@@ -74,8 +74,15 @@ impl Session {
     ) {
         let patterns = command.patterns.as_deref().unwrap_or_default();
         let matches = |name: &MailboxName| patterns.iter().any(|pattern| pattern.matches(name));
+        // Parents of subscribed names that are not there either: RECURSIVEMATCH shows them.
+        let absent: Vec<MailboxName> = if command.select.recursive {
+            let above = subscribed.iter().flat_map(|name| ancestors(name));
+            above.filter_map(|text| MailboxName::new(text).ok()).collect()
+        } else {
+            Vec::new()
+        };
         let names: BTreeSet<&MailboxName> = if command.select.subscribed {
-            there.keys().chain(subscribed).copied().collect()
+            there.keys().chain(subscribed).copied().chain(&absent).collect()
         } else {
             there.keys().copied().collect()
         };
@@ -93,9 +100,17 @@ impl Session {
         } else {
             BTreeSet::new()
         };
-        for name in names.into_iter().filter(|name| matches(name)) {
+        let hidden: BTreeSet<&str> = if command.select.recursive {
+            let chosen = names.iter().filter(|name| chosen(name) && !matches(name));
+            chosen.flat_map(|name| ancestors(name)).collect()
+        } else {
+            BTreeSet::new()
+        };
+        for name in names.iter().copied().filter(|name| matches(name)) {
             let (is_chosen, has_chosen) = (chosen(name), for_children.contains(name.as_str()));
-            if !is_chosen && !has_chosen {
+            // RFC 9051 §6.3.9.6: a name that is not chosen is shown only for a child that is not
+            // shown itself.
+            if !is_chosen && !hidden.contains(name.as_str()) {
                 continue;
             }
             let info = there.get(name).copied();
@@ -191,6 +206,9 @@ impl Session {
                 StatusItem::Unseen => out.show(format_args!("UNSEEN {}", info.unseen)),
                 StatusItem::Deleted => out.show(format_args!("DELETED {}", info.deleted)),
                 StatusItem::Size => out.show(format_args!("SIZE {}", info.bytes)),
+                StatusItem::AppendLimit => {
+                    out.show(format_args!("APPENDLIMIT {}", self.append_limit));
+                }
             }
         }
         out.text(")\r\n");

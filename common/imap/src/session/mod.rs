@@ -74,6 +74,8 @@ struct Selected {
     flags: Flags,
     /// The client was told everything up to here.
     modseq: u64,
+    /// Everything above it and up to here is the client's own doing.
+    own: u64,
     /// Flags the client was told above it: not told again while they are the same.
     told: BTreeMap<u32, Flags>,
     /// Changes above it that the client made and asked not to be told of.
@@ -291,6 +293,10 @@ impl Session {
             selected.gone = true;
         }
         let flow = match (End::unavailable(&answer), task) {
+            // On a full disk mail can still be read: only `\Seen` cannot be set.
+            (Some(_), Task::Fetch(fetching)) if answer == Answer::Full => {
+                self.fetching(fetching, Answer::Stored(Err(Refused::OverQuota)), out)
+            }
             // Changes that cannot be read now are read later; the command itself was done.
             (Some(_), Task::Sync(syncing)) => return self.ended(&tag, &syncing.end, out),
             (Some(end), _) => Flow::End(end),
@@ -509,11 +515,20 @@ impl Selected {
         }
     }
 
-    /// Remembers a change with .SILENT. Only a modseq that nobody had heard of is the change's own:
-    /// an account that had nothing to change answers with where it stands.
-    fn remember_silent(&mut self, modseq: u64, heard: u64, uids: NumberSet) {
+    /// A change of this client took `modseq`. Whether it follows on what the client knows: were
+    /// there a change of somebody else between, its flags could hide behind this one's.
+    fn took(&mut self, modseq: u64) -> bool {
+        let next = modseq == self.own.saturating_add(1);
+        if next {
+            self.own = modseq;
+        }
+        next
+    }
+
+    /// Remembers a change with .SILENT.
+    fn remember_silent(&mut self, modseq: u64, uids: NumberSet) {
         const MOST: usize = 16;
-        if modseq > heard && self.silent.len() < MOST {
+        if self.silent.len() < MOST {
             self.silent.push((modseq, uids));
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Searching {
     command: SearchCommand,
     /// Messages that may match.
     candidates: NumberSet,
+    /// The same in as few ranges as can be, for questions.
+    asking: NumberSet,
     /// Sets of the leaves, in the order of the program.
     leaves: Vec<(Leaf, NumberSet)>,
     /// Text leaves still to be asked.
@@ -51,16 +53,16 @@ impl Session {
             Ok(selected) => selected,
             Err(end) => return Flow::End(end),
         };
-        if !command.charset_known {
-            let end = End::no(ResponseCode::BadCharset, "charset is not known");
-            return Flow::End(end.with(Sync::No));
-        }
         let mut leaves = Vec::new();
         selected.collect(&command.key, &mut leaves);
         if command.give.is_some_and(|give| give.save) {
             // RFC 5182 §2.1: a SEARCH that fails leaves nothing saved. It may itself name the old
             // result, which was resolved above.
             selected.saved = NumberSet::new();
+        }
+        if !command.charset_known {
+            let end = End::no(ResponseCode::BadCharset, "charset is not known");
+            return Flow::End(end.with(Sync::No));
         }
         let candidates = narrow(&command.key, &leaves, &selected.index.uids());
         let has = |wanted: fn(&Leaf) -> bool| leaves.iter().any(|(leaf, _)| wanted(leaf));
@@ -75,6 +77,7 @@ impl Session {
         let searching = Searching {
             rows_from: candidates.min().filter(|_| rows),
             metas: sent.then(|| candidates.clone()),
+            asking: selected.index.widen(&candidates),
             candidates,
             command,
             leaves,
@@ -158,7 +161,7 @@ impl Searching {
             scope: *scope,
             header: header.clone(),
             needle: needle.clone(),
-            uids: self.candidates.clone(),
+            uids: self.asking.clone(),
         })
     }
 

@@ -105,6 +105,7 @@ impl Session {
             index,
             flags,
             modseq,
+            own: modseq,
             told: BTreeMap::new(),
             silent: Vec::new(),
             saved: NumberSet::new(),

@@ -63,6 +63,7 @@ impl Session {
         selected.finish(&syncing, self.rev2, out);
         // Pages come by modseq, so the last one's is how far everything was told.
         selected.modseq = modseq.max(selected.modseq);
+        selected.own = selected.modseq;
         selected.told.clear();
         selected.silent.clear();
         self.heard = self.heard.max(selected.modseq);

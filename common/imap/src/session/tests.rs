@@ -301,13 +301,21 @@ fn storing() {
 #[test]
 fn what_others_change_is_not_taken_for_ones_own() {
     let mut client = Client::selected(account(3));
-    // The account had nothing to change and says where it stands, which is somebody else's change.
+    // There was nothing to change, because somebody else did it and more.
     client.account.flag("Inbox", 1, "\\Flagged");
-    client.told();
-    client.account.modseq -= 1;
     assert_eq!(client.send("a STORE 1 +FLAGS.SILENT (\\Seen)\r\n"), "a OK done\r\n");
     let text = client.send("b NOOP\r\n");
     assert_eq!(text, "* 1 FETCH (UID 1 FLAGS (\\Seen \\Flagged))\r\nb OK done\r\n");
+    // There was, and somebody else's change lies before it, heard of or not.
+    client.account.flag("Inbox", 3, "\\Flagged");
+    client.send("a STORE 3 +FLAGS.SILENT (\\Draft)\r\n");
+    let text = client.send("b NOOP\r\n");
+    assert!(text.contains("* 3 FETCH (UID 3 FLAGS (\\Seen \\Flagged \\Draft))\r\n"), "{text}");
+    client.account.flag("Inbox", 1, "\\Answered");
+    client.told();
+    client.send("a STORE 1 +FLAGS.SILENT (\\Draft)\r\n");
+    let text = client.send("b NOOP\r\n");
+    assert!(text.contains("(\\Seen \\Answered \\Flagged \\Draft)"), "{text}");
     // Somebody changes a message between the reading of its row and the setting of \Seen.
     let text = client.send("c FETCH 2 BODY[TEXT]\r\n");
     assert!(text.contains("FLAGS (\\Seen)"), "{text}");
@@ -541,6 +549,16 @@ fn the_account_goes_away() {
     client.account.deliver("Inbox", "", &plain("x"));
     assert_eq!(client.told(), "* 4 EXISTS\r\n* 0 RECENT\r\n");
     assert_eq!(client.send("DONE\r\n"), "d OK idle is over\r\n");
+}
+
+#[test]
+fn a_full_disk_is_no_reason_not_to_read() {
+    let mut client = Client::selected(account(2));
+    client.account.full = true;
+    let text = client.send("a FETCH 2 BODY[TEXT]\r\n");
+    assert!(text.contains("BODY[TEXT] {") && text.ends_with("a OK done\r\n"), "{text}");
+    assert!(!text.contains("\\Seen"), "{text}");
+    assert!(client.send("b STORE 2 +FLAGS (\\Seen)\r\n").starts_with("b NO [UNAVAILABLE]"));
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(super) struct Account {
     pub(super) open: Option<MailboxName>,
     pub(super) appending: Option<(MailboxName, Flags, Vec<u8>)>,
     pub(super) away: bool,
+    pub(super) full: bool,
     pub(super) asked: Vec<Question>,
 }
 
@@ -161,9 +162,9 @@ impl Account {
                 self.open = None;
                 Answer::Done
             }
-            Question::Rows { from, .. } => {
+            Question::Rows { from, to } => {
                 let modseq = self.modseq;
-                let all = self.folder().messages.range(from..).filter(|(_, m)| !m.expunged);
+                let all = self.folder().messages.range(from..=to).filter(|(_, m)| !m.expunged);
                 let mut rows: Vec<Row> =
                     all.take(PAGE + 1).map(|(u, m)| Self::row(*u, m)).collect();
                 let more = rows.len() > PAGE;
@@ -224,11 +225,13 @@ impl Account {
                 Answer::Small { items, next: here.get(2).copied() }
             }
             Question::Content { uid, from, to } => Answer::Content(Some(self.bytes(uid, from, to))),
+            Question::Store { .. } if self.full => Answer::Full,
             Question::Store { uids, how, flags } => {
-                self.modseq += 1;
-                let modseq = self.modseq;
+                let modseq = self.modseq + 1;
+                let mut changed = false;
                 for uid in uids.iter() {
-                    let Some(message) = self.folder().messages.get_mut(&uid) else { continue };
+                    let message = self.folder().messages.get_mut(&uid);
+                    let Some(message) = message.filter(|m| !m.expunged) else { continue };
                     let before = message.flags.clone();
                     match how {
                         StoreHow::Replace => message.flags = flags.clone(),
@@ -237,18 +240,22 @@ impl Account {
                     }
                     if before != message.flags {
                         message.modseq = modseq;
+                        changed = true;
                     }
                 }
-                Answer::Stored(Ok(modseq))
+                self.modseq += u64::from(changed);
+                Answer::Stored(Ok(if changed { modseq } else { 0 }))
             }
             Question::Copy { uids, to, and_remove } => {
                 if !self.folders.contains_key(&to) {
                     return Answer::Copied(Err(Refused::Missing));
                 }
-                let from = uids.clone();
                 let source = self.open.clone().unwrap();
-                let mut target = NumberSet::new();
-                for uid in uids.iter() {
+                let (mut from, mut target) = (NumberSet::new(), NumberSet::new());
+                let live: Vec<u32> =
+                    uids.iter().filter(|uid| !self.folder().messages[uid].expunged).collect();
+                for uid in live {
+                    from.push(uid);
                     let content = self.folder().messages[&uid].content.clone();
                     target.push(self.deliver(to.as_str(), "", &content));
                     if and_remove {
@@ -265,7 +272,8 @@ impl Account {
             Question::Expunge(uids) => {
                 let name = self.open.clone().unwrap();
                 for uid in uids.iter() {
-                    if self.folder().messages[&uid].flags.has(System::Deleted) {
+                    let message = &self.folder().messages[&uid];
+                    if !message.expunged && message.flags.has(System::Deleted) {
                         self.remove(name.as_str(), uid);
                     }
                 }
@@ -277,7 +285,8 @@ impl Account {
                 Answer::Found(
                     uids.iter()
                         .filter(|uid| {
-                            let content = &folder.messages[uid].content;
+                            let Some(message) = folder.messages.get(uid) else { return false };
+                            let content = &message.content;
                             String::from_utf8_lossy(content).to_lowercase().contains(&needle)
                         })
                         .collect(),
