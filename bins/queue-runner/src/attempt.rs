@@ -116,7 +116,7 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
         if local.get(at).copied().unwrap_or(false) {
             let outcome = to_accountd(shared, &group, recipient).await;
             if let Some(slot) = outcomes.get_mut(at) {
-                *slot = outcome.unwrap_or_else(|why| Outcome::Fault(format!("{why:#}")));
+                *slot = outcome.unwrap_or_else(|why| fault(&why));
             }
         } else {
             remote.push(at);
@@ -147,6 +147,16 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
     }
     shared.figures.observe(Time::QueueAttempt, begun.elapsed());
     settle(shared, &group, outcomes).await
+}
+
+/// What a fault of ours on the way to accountd means. A process that is away comes back; content
+/// that cannot be read may never, and then the sender has to hear of it.
+fn fault(why: &anyhow::Error) -> Outcome {
+    if why.is::<storage::Error>() {
+        Outcome::Temporary(Failure::midway(why))
+    } else {
+        Outcome::Fault(format!("{why:#}"))
+    }
 }
 
 async fn are_local(shared: &Shared, recipients: &[Recipient]) -> Result<Vec<bool>, Unavailable> {
@@ -192,8 +202,10 @@ async fn to_accountd(
     Ok(match answer.get()?.get_outcome()?.which()? {
         delivered::Stored(()) => Outcome::Delivered("stored".into()),
         delivered::Duplicate(()) => Outcome::Delivered("stored before".into()),
-        // It was ours a moment ago: ask again.
-        delivered::NotLocal(()) => Outcome::Fault("not local any more".into()),
+        // It was ours a moment ago. Counted, or two answers that disagree would go on for ever.
+        delivered::NotLocal(()) => {
+            Outcome::Temporary(Failure::midway(&anyhow::anyhow!("not local any more")))
+        }
         delivered::Refused(refused) => {
             let failure = Failure {
                 code: refused.get_code(),

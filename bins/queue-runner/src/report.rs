@@ -153,7 +153,8 @@ fn compose(
         header_length: 0,
         smtputf8: composed.needs_smtputf8,
         eight_bit: composed.needs_8bitmime,
-        require_tls: false,
+        // RFC 8689 §5: it tells of the message's header, so it is protected like it.
+        require_tls: about.require_tls,
         queued: now,
         message_id,
         subject: subject.to_owned(),

@@ -35,10 +35,11 @@ pub(crate) fn after_failure(queue: &Queue, attempts: u32, now: UnixNanos, jitter
     }
 }
 
-/// Until when it will be tried, for a report of delay (RFC 3464 §2.3.9 Will-Retry-Until).
+/// Until when it will be tried after the `attempts`-th attempt failed, for a report of delay
+/// (RFC 3464 §2.3.9 Will-Retry-Until): the wait that begins now, and those behind it.
 pub(crate) fn retried_until(queue: &Queue, attempts: u32, now: UnixNanos) -> UnixNanos {
-    let left = queue.retry.iter().skip(usize::try_from(attempts).unwrap_or(usize::MAX));
-    left.fold(now, |at, wait| at.plus(*wait))
+    let over = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+    queue.retry.iter().skip(over).fold(now, |at, wait| at.plus(*wait))
 }
 
 #[cfg(test)]
@@ -62,7 +63,10 @@ mod tests {
         assert!(tell_sender);
         assert_eq!(after_failure(&queue, 3, now, 7), Next::GiveUp);
         assert_eq!(after_failure(&queue, u32::MAX, now, 7), Next::GiveUp);
-        assert_eq!(retried_until(&queue, 1, now).seconds(), 1_032);
+        // The last attempt of all is the third.
+        assert_eq!(retried_until(&queue, 1, now).seconds(), 1_048);
+        assert_eq!(retried_until(&queue, 2, now).seconds(), 1_032);
+        assert_eq!(retried_until(&queue, 3, now), now);
     }
 
     #[test]

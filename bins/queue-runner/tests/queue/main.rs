@@ -192,6 +192,24 @@ async fn an_outbound_that_dies_at_the_end_of_a_job_costs_one() {
 }
 
 #[tokio::test]
+async fn two_answers_that_disagree_about_what_is_local_come_to_an_end() {
+    local(async {
+        let (world, _folder) = World::fresh().await;
+        // is_local() says yes, deliver() says no.
+        world.seen.says("x@local.test", &[(0, "", ""); 3]);
+        world.seen.submit(mail(1, ANN, &["x@local.test"]));
+        for (left, seconds) in [(2, 660), (1, 1_300), (0, 10)] {
+            world.until(async |w| w.seen.says.borrow()["x@local.test"].len() == left).await;
+            world.rests_with(u64::from(left != 0)).await;
+            world.pass(seconds).await;
+        }
+        let report = String::from_utf8(world.stored_for(ANN).pop().unwrap().content).unwrap();
+        assert!(report.contains("Action: failed\r\n"), "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_long_queue_for_one_domain_does_not_hide_the_others() {
     local(async {
         let (world, _folder) = World::fresh().await;

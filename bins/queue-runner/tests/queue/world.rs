@@ -283,6 +283,10 @@ impl delivery_sink::Server for Sink {
         let stored = self.stored.borrow().clone();
         let says = self.seen.says.borrow_mut().get_mut(&stored.to).and_then(VecDeque::pop_front);
         if let Some((code, enhanced, text)) = says {
+            if code == 0 {
+                outcome.set_not_local(());
+                return Ok(());
+            }
             let mut refused = outcome.init_refused();
             refused.set_code(code);
             refused.set_enhanced(enhanced);
