@@ -127,7 +127,7 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
     let directories = Rc::new(Directories::open(folder, host).context("domains.toml")?);
     let how = Open { disk: Arc::clone(&grants.disk), ..Open::default() };
     let mut records = Records::open(folder, how).context("accountd.db")?;
-    let mut failed = FailedLogins::new();
+    let mut failed = FailedLogins::new(&slice.gate);
     failed.restore(records.failures().context("accountd.db")?);
     let alarms = Alarms::default();
     let (raised, clock) = (alarms.clone(), Arc::clone(&grants.clock));
@@ -162,6 +162,7 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
         settings: Settings {
             hostname: slice.hostname.clone(),
             max_message: slice.max_message_size,
+            received: slice.received_fields,
             sessions: slice.imap_sessions,
             is_local: slice.seed.is_some(),
             check_senders: slice.check_senders,

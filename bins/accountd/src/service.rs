@@ -22,6 +22,8 @@ const LOW_SPACE: u64 = 1 << 30;
 pub(crate) struct Settings {
     pub(crate) hostname: Domain,
     pub(crate) max_message: u64,
+    /// Received fields beyond which a message goes round in circles (RFC 5321 §6.3).
+    pub(crate) received: u32,
     /// Instances of imapd session.
     pub(crate) sessions: u16,
     /// A development server.

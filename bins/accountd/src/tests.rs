@@ -36,6 +36,8 @@ use tokio::{
 };
 use types::SystemClock;
 
+mod development;
+mod gone;
 mod names;
 
 const PASSWORD: &str = "correct horse";
@@ -494,6 +496,12 @@ fn mail_comes_in_and_is_read() {
         let appended = append(&account, "Archive", b"Subject: mine\r\n\r\nx").await;
         assert_eq!(appended, Some(3));
         assert_eq!(append(&account, "Nowhere", b"x").await, None);
+        assert_eq!(append(&account, "Archive", b"Subject: lines\n\nx\n").await, Some(4));
+        assert_eq!(content(&archive, 4).await, "Subject: lines\r\n\r\nx\r\n");
+        gone::what_a_deleted_mailbox_answers(&account).await;
+        // Text alone does not become more of our header.
+        deliver(&mx, &["ann@example.org"], b"hello\r\nworld\r\n").await.unwrap();
+        assert_eq!(content(&inbox, 3).await, format!("{expected}\r\nhello\r\nworld\r\n"));
 
         // A changed password ends the session, and it is told.
         bench.set_password("ann", "another password").await;
@@ -544,9 +552,9 @@ fn what_is_refused() {
         assert!(data(&transaction, MESSAGE).await.is_ok());
         // Too large, a loop.
         assert_eq!(deliver(&mx, &["ann@example.org"], &[b'x'; 300_001]).await, Err(552));
-        let mut round = b"Received: x\r\n".repeat(100);
-        round.extend_from_slice(MESSAGE);
-        assert_eq!(deliver(&mx, &["ann@example.org"], &round).await, Err(554));
+        let round = |times| [&b"Received: x\r\n".repeat(times)[..], MESSAGE].concat();
+        assert!(deliver(&mx, &["bob@example.org"], &round(100)).await.is_ok());
+        assert_eq!(deliver(&mx, &["ann@example.org"], &round(101)).await, Err(554));
         // What ends parsers twice is stored as octets, and is not tried a third time.
         let poison = b"Subject: POISON\r\n\r\nx\r\n".repeat(5000);
         deliver(&mx, &["ann@example.org"], &poison).await.unwrap();
@@ -768,33 +776,6 @@ fn what_an_administrator_does() {
         let response = request.send().promise.await.unwrap();
         let outcome = response.get().unwrap().get_problem().unwrap();
         assert_eq!(outcome.get_kind().unwrap(), problem::Kind::InUse);
-        bench.stop().await;
-    });
-}
-
-#[test]
-fn a_development_server_takes_everything() {
-    on_a_local_set(async {
-        let folder = tempfile::tempdir().unwrap();
-        let slice = r#"{"hostname":"localhost","imap_sessions":2,"seed":{"account":"mox",
-            "address":"mox@localhost","password":"correct horse","admin_password":"moxadmin"}}"#;
-        let bench = Bench::start_with(folder.path(), slice);
-        // The account is made in the background; until then a log-in fails.
-        let front: front_door::Client = bench.door(Role::ImapdFront, 0).await;
-        let authenticator = front.authenticator_request().send().pipeline.get_authenticator();
-        while log_in(&authenticator, "mox@localhost", PASSWORD).await.is_err() {
-            let admin = bench.admin().await;
-            admin.limits_clear_request().send().promise.await.unwrap();
-        }
-        let mx: mx_door::Client = bench.door(Role::SmtpdMx, 0).await;
-        deliver(&mx, &["anybody@anywhere.example"], MESSAGE).await.unwrap();
-        assert_eq!(deliver(&mx, &["x-permerror@anywhere.example"], MESSAGE).await, Err(550));
-        assert_eq!(deliver(&mx, &["x-452@anywhere.example"], MESSAGE).await, Err(452));
-        let transaction = begin(&mx, "").await;
-        assert_eq!(rcpt(&transaction, "rcptto451@anywhere.example").await, 451);
-        let (account, _, _) = session(&bench, "mox@localhost").await;
-        let (_, total) = open(&account, "INBOX", false).await;
-        assert_eq!(total, 1);
         bench.stop().await;
     });
 }

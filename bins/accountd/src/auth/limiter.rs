@@ -3,6 +3,7 @@
 //! An address counts in three classes, itself, its network and its region, and each must have room.
 //! Everything is bounded: a table that is full forgets its oldest entries, never grows.
 
+use config::limits;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use types::UnixNanos;
 
@@ -61,6 +62,11 @@ pub(crate) struct Window {
     pub(crate) max: [u32; 3],
 }
 
+/// Configured limits in the width they are counted in.
+pub(crate) fn narrow(classes: limits::Classes) -> [u32; 3] {
+    classes.map(|n| u32::try_from(n).unwrap_or(u32::MAX))
+}
+
 /// Counted events of one network in one window: how many, and when the window began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count {
@@ -68,20 +74,20 @@ pub(crate) struct Count {
     pub(crate) count: u32,
 }
 
-/// One window over all networks.
+/// One window over all networks, for each `K` apart.
 #[derive(Debug)]
-pub(crate) struct Windowed {
+pub(crate) struct Windowed<K = ()> {
     window: Window,
-    counts: BTreeMap<Network, Count>,
+    counts: BTreeMap<(K, Network), Count>,
 }
 
-impl Windowed {
+impl<K: Ord + Copy> Windowed<K> {
     pub(crate) fn new(window: Window) -> Self {
         Self { window, counts: BTreeMap::new() }
     }
 
-    fn current(&self, network: Network, now: UnixNanos) -> u32 {
-        self.counts.get(&network).filter(|c| self.lasts(c, now)).map_or(0, |c| c.count)
+    fn current(&self, key: K, network: Network, now: UnixNanos) -> u32 {
+        self.counts.get(&(key, network)).filter(|c| self.lasts(c, now)).map_or(0, |c| c.count)
     }
 
     fn lasts(&self, count: &Count, now: UnixNanos) -> bool {
@@ -89,44 +95,49 @@ impl Windowed {
         count.began <= now && now < count.began.plus(self.window.length)
     }
 
-    /// Whether one more event fits in every class.
-    pub(crate) fn has_room(&self, ip: IpAddr, now: UnixNanos) -> bool {
-        networks(ip).iter().all(|n| self.current(*n, now) < self.window.max[n.index()])
+    /// Whether `more` fit in every class.
+    pub(crate) fn has_room(&self, key: K, ip: IpAddr, more: u32, now: UnixNanos) -> bool {
+        let fits = |n: &Network| {
+            self.current(key, *n, now).saturating_add(more) <= self.window.max[n.index()]
+        };
+        networks(ip).iter().all(fits)
     }
 
-    /// Counts one event.
-    pub(crate) fn add(&mut self, ip: IpAddr, now: UnixNanos) {
+    /// Counts them.
+    pub(crate) fn add(&mut self, key: K, ip: IpAddr, more: u32, now: UnixNanos) {
         for network in networks(ip) {
-            let count = self.current(network, now);
+            let count = self.current(key, network, now);
             if count == 0 {
                 self.make_room(now);
-                self.counts.insert(network, Count { began: now, count: 1 });
-            } else if let Some(entry) = self.counts.get_mut(&network) {
-                entry.count = count.saturating_add(1);
+                self.counts.insert((key, network), Count { began: now, count: more });
+            } else if let Some(entry) = self.counts.get_mut(&(key, network)) {
+                entry.count = count.saturating_add(more);
             }
         }
     }
 
     /// Takes one event back.
-    fn refund(&mut self, ip: IpAddr, now: UnixNanos) {
+    fn refund(&mut self, key: K, ip: IpAddr, now: UnixNanos) {
         for network in networks(ip) {
-            let count = self.current(network, now);
-            if let Some(entry) = self.counts.get_mut(&network).filter(|_| count > 0) {
+            let count = self.current(key, network, now);
+            if let Some(entry) = self.counts.get_mut(&(key, network)).filter(|_| count > 0) {
                 entry.count = count - 1;
             }
         }
     }
 
     /// A success: forgets what the address itself counted for, in all its classes.
-    pub(crate) fn credit(&mut self, ip: IpAddr, now: UnixNanos) {
+    pub(crate) fn credit(&mut self, key: K, ip: IpAddr, now: UnixNanos) {
         let all = networks(ip);
-        let own = self.current(all[0], now);
+        let own = self.current(key, all[0], now);
         for network in all {
-            if let Some(entry) = self.counts.get_mut(&network) {
+            if let Some(entry) = self.counts.get_mut(&(key, network)) {
                 entry.count = entry.count.saturating_sub(own);
+                if entry.count == 0 {
+                    self.counts.remove(&(key, network));
+                }
             }
         }
-        self.counts.retain(|_, entry| entry.count > 0);
     }
 
     fn make_room(&mut self, now: UnixNanos) {
@@ -142,24 +153,28 @@ impl Windowed {
         let mut began: Vec<UnixNanos> = self.counts.values().map(|c| c.began).collect();
         let middle = began.len() / 2;
         let (_, &mut median, _) = began.select_nth_unstable(middle);
-        self.counts.retain(|network, c| network.class == 3 || c.began > median);
+        self.counts.retain(|(_, network), c| network.class == 3 || c.began > median);
         if self.counts.len() >= MAX_ENTRIES {
             self.counts.clear();
         }
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.counts.clear();
+    }
+}
+
+impl Windowed {
     /// What is counted now, to be written down.
     pub(crate) fn rows(&self, now: UnixNanos) -> Vec<(Network, Count)> {
-        self.counts.iter().filter(|(_, c)| self.lasts(c, now)).map(|(n, c)| (*n, *c)).collect()
+        let lasting = self.counts.iter().filter(|(_, c)| self.lasts(c, now));
+        lasting.map(|(((), network), count)| (*network, *count)).collect()
     }
 
     /// Takes over what was written down.
     pub(crate) fn restore(&mut self, rows: impl IntoIterator<Item = (Network, Count)>) {
-        self.counts.extend(rows.into_iter().take(MAX_ENTRIES));
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.counts.clear();
+        let rows = rows.into_iter().take(MAX_ENTRIES);
+        self.counts.extend(rows.map(|(network, count)| (((), network), count)));
     }
 }
 
@@ -172,36 +187,37 @@ pub(crate) struct FailedLogins {
 }
 
 impl FailedLogins {
-    pub(crate) fn new() -> Self {
-        let window = |seconds, max| Window { length: Duration::from_secs(seconds), max };
+    pub(crate) fn new(limits: &limits::Gate) -> Self {
+        let window =
+            |seconds, max| Window { length: Duration::from_secs(seconds), max: narrow(max) };
         Self {
-            minute: Windowed::new(window(60, [10, 30, 90])),
-            day: Windowed::new(window(86_400, [50, 150, 450])),
+            minute: Windowed::new(window(60, limits.failed_logins_per_minute)),
+            day: Windowed::new(window(86_400, limits.failed_logins_per_day)),
             changed: false,
         }
     }
 
     /// Whether another attempt may be looked at.
     pub(crate) fn may_try(&self, ip: IpAddr, now: UnixNanos) -> bool {
-        self.minute.has_room(ip, now) && self.day.has_room(ip, now)
+        self.minute.has_room((), ip, 1, now) && self.day.has_room((), ip, 1, now)
     }
 
     pub(crate) fn failed(&mut self, ip: IpAddr, now: UnixNanos) {
-        self.minute.add(ip, now);
-        self.day.add(ip, now);
+        self.minute.add((), ip, 1, now);
+        self.day.add((), ip, 1, now);
         self.changed = true;
     }
 
     /// Takes back one that was counted before it was known.
     pub(crate) fn refund(&mut self, ip: IpAddr, now: UnixNanos) {
-        self.minute.refund(ip, now);
-        self.day.refund(ip, now);
+        self.minute.refund((), ip, now);
+        self.day.refund((), ip, now);
     }
 
     pub(crate) fn succeeded(&mut self, ip: IpAddr, now: UnixNanos) {
         // The day's count stays: somebody with one account of his own could else wipe out at will
         // what he tries on others.
-        self.minute.credit(ip, now);
+        self.minute.credit((), ip, now);
     }
 
     /// The day's counts, if they changed since they were last asked for.
@@ -294,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_window_fills_and_ends() {
-        let mut failed = FailedLogins::new();
+        let mut failed = FailedLogins::new(&limits::Gate::default());
         for n in 0..10 {
             assert!(failed.may_try(ip("192.0.2.1"), at(n)), "{n}");
             failed.failed(ip("192.0.2.1"), at(n));
@@ -307,8 +323,24 @@ mod tests {
     }
 
     #[test]
+    fn the_limits_are_the_configured_ones() {
+        let limits = limits::Gate {
+            failed_logins_per_minute: [2, 30, 90],
+            failed_logins_per_day: [3, 150, 450],
+            ..limits::Gate::default()
+        };
+        let mut failed = FailedLogins::new(&limits);
+        failed.failed(ip("192.0.2.1"), at(0));
+        failed.failed(ip("192.0.2.1"), at(0));
+        assert!(!failed.may_try(ip("192.0.2.1"), at(1)));
+        assert!(failed.may_try(ip("192.0.2.1"), at(61)));
+        failed.failed(ip("192.0.2.1"), at(61));
+        assert!(!failed.may_try(ip("192.0.2.1"), at(200)));
+    }
+
+    #[test]
     fn neighbours_share_the_wider_classes() {
-        let mut failed = FailedLogins::new();
+        let mut failed = FailedLogins::new(&limits::Gate::default());
         for n in 0..30u8 {
             failed.failed(ip(&format!("192.0.2.{n}")), at(0));
         }
@@ -318,7 +350,7 @@ mod tests {
 
     #[test]
     fn success_forgives_the_address_for_the_minute_alone() {
-        let mut failed = FailedLogins::new();
+        let mut failed = FailedLogins::new(&limits::Gate::default());
         for _ in 0..5 {
             for _ in 0..9 {
                 failed.failed(ip("192.0.2.1"), at(0));
@@ -335,13 +367,13 @@ mod tests {
 
     #[test]
     fn the_day_survives_a_restart() {
-        let mut failed = FailedLogins::new();
+        let mut failed = FailedLogins::new(&limits::Gate::default());
         for n in 0..50 {
             failed.failed(ip("192.0.2.1"), at(n * 61));
         }
         let rows = failed.unwritten(at(4000)).unwrap();
         assert!(failed.unwritten(at(4000)).is_none());
-        let mut again = FailedLogins::new();
+        let mut again = FailedLogins::new(&limits::Gate::default());
         again.restore(rows);
         assert!(!again.may_try(ip("192.0.2.1"), at(4000)));
         again.clear();
@@ -353,7 +385,7 @@ mod tests {
         let window = Window { length: Duration::from_secs(60), max: [1, 1, 1] };
         let mut counts = Windowed::new(window);
         for n in 0..60_000u32 {
-            counts.add(IpAddr::from(std::net::Ipv4Addr::from(n << 12)), at(0));
+            counts.add((), IpAddr::from(std::net::Ipv4Addr::from(n << 12)), 1, at(0));
         }
         assert!(counts.counts.len() <= MAX_ENTRIES);
     }

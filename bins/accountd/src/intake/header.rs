@@ -4,8 +4,6 @@ use types::{Domain, ReversePath, UnixNanos};
 
 /// Octets of trace fields a peer may give us to put in front.
 pub(crate) const MAX_PREFIX: usize = 8_192;
-/// Received fields beyond which a message goes round in circles (RFC 5321 §6.3).
-pub(crate) const MAX_RECEIVED: u32 = 100;
 
 /// Whether a text is whole header fields: each line ends in CRLF, none is empty, the first begins a
 /// field. What a face gives us goes into a message, so a line end smuggled into it would make a
@@ -25,6 +23,18 @@ pub(crate) fn is_fields(text: &str) -> bool {
         && body.split("\r\n").enumerate().all(|(n, line)| {
             !line.contains(['\r', '\n', '\0']) && (begins_field(line) || n > 0 && continues(line))
         })
+}
+
+/// Whether our own fields need an empty line behind them: what came does not begin like a header, so
+/// it is text alone, which would be taken for more of the header. `From ` is how a mailbox file
+/// begins, with a header behind it.
+pub(crate) fn lacks_header(content: &[u8]) -> bool {
+    let line = content.split(|&octet| octet == b'\n').next().unwrap_or_default();
+    let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
+    let is_field = name.len() < line.len()
+        && !name.trim_ascii_end().is_empty()
+        && name.trim_ascii_end().iter().all(|octet| (33..=126).contains(octet));
+    !is_field && !matches!(line, b"" | b"\r") && !line.starts_with(b"From ")
 }
 
 /// RFC 5321 §4.4: the reverse-path, put in front by the system that delivers.
@@ -91,6 +101,17 @@ mod tests {
             assert_eq!(date(UnixNanos::from_seconds(seconds)), text);
         }
         assert_eq!(year(UnixNanos::from_seconds(1_700_000_000)), "2023");
+    }
+
+    #[test]
+    fn text_without_a_header_is_told_from_one() {
+        for with in [&b""[..], b"\r\nx", b"A: b\r\n", b"A :b", b"From x 15:00\r\nA: b\r\n"] {
+            assert!(!lacks_header(with), "{with:?}");
+        }
+        for without in [&b"hello\r\n"[..], b" A: b\r\n", b"it was 15:00\r\n", b":\r\n", b"\xe4: b"]
+        {
+            assert!(lacks_header(without), "{without:?}");
+        }
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Refusal {
         Self::new(452, "4.2.2", "Mailbox full")
     }
 
+    /// More from one network into one account than it takes.
+    pub(crate) fn too_much_mail() -> Self {
+        Self::new(452, "4.2.2", "Too much mail for this mailbox, try again later")
+    }
+
     pub(crate) fn too_large() -> Self {
         Self::new(552, "5.3.4", "Message too large")
     }

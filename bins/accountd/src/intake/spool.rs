@@ -56,6 +56,7 @@ pub(crate) struct Spool {
     max: u64,
     len: u64,
     hash: digest::Context,
+    eight_bit: bool,
     held: Held,
     fault: Option<SpoolError>,
 }
@@ -72,6 +73,7 @@ impl Spool {
             max,
             len: 0,
             hash: digest::Context::new(&digest::SHA256),
+            eight_bit: false,
             held: Held::Memory(Vec::new()),
             fault: None,
         }
@@ -89,6 +91,7 @@ impl Spool {
             return self;
         }
         self.hash.update(chunk);
+        self.eight_bit |= !chunk.is_ascii();
         if let Held::Memory(memory) = &mut self.held
             && memory.len() + chunk.len() <= IN_MEMORY
         {
@@ -119,11 +122,15 @@ impl Spool {
         }
         let mut hash = [0; 32];
         hash.copy_from_slice(self.hash.finish().as_ref());
+        let eight_bit = self.eight_bit;
         let body = match self.held {
             Held::Memory(memory) => Body::Memory(memory),
             Held::File(file) => Body::File(file),
         };
-        Ok(Spooled { prefix: Rc::default(), inner: Rc::new(Inner { body, len: self.len, hash }) })
+        Ok(Spooled {
+            prefix: Rc::default(),
+            inner: Rc::new(Inner { body, len: self.len, hash, eight_bit }),
+        })
     }
 }
 
@@ -161,6 +168,7 @@ struct Inner {
     body: Body,
     len: u64,
     hash: [u8; 32],
+    eight_bit: bool,
 }
 
 enum Body {
@@ -174,8 +182,8 @@ impl Spooled {
     pub(crate) fn of(bytes: Vec<u8>) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
-        let len = bytes.len() as u64;
-        let inner = Inner { body: Body::Memory(bytes), len, hash };
+        let (len, eight_bit) = (bytes.len() as u64, !bytes.is_ascii());
+        let inner = Inner { body: Body::Memory(bytes), len, hash, eight_bit };
         Self { prefix: Rc::default(), inner: Rc::new(inner) }
     }
 
@@ -197,6 +205,11 @@ impl Spooled {
     /// SHA-256 of what came.
     pub(crate) fn hash(&self) -> [u8; 32] {
         self.inner.hash
+    }
+
+    /// Whether what came has octets above 127.
+    pub(crate) fn is_eight_bit(&self) -> bool {
+        self.inner.eight_bit
     }
 
     /// What came, for the store. The descriptor is shared: it is only ever read, at offsets.
@@ -264,7 +277,9 @@ mod tests {
                 assert_eq!(all(&spooled), message);
                 let prefixed = spooled.with_prefix(b"A: b\r\n".to_vec());
                 assert_eq!(all(&prefixed), [b"A: b\r\n", message].concat());
-                assert_eq!(spooled.hash(), Spooled::of(message.to_vec()).hash());
+                let whole = Spooled::of(message.to_vec());
+                assert_eq!(spooled.hash(), whole.hash());
+                assert_eq!(spooled.is_eight_bit(), whole.is_eight_bit());
                 assert_eq!(spooled.content().unwrap().len(), len as u64);
             }
         }

@@ -94,7 +94,8 @@ impl Service {
             from: draft.from.to_inner(),
             recipients: draft.recipients.iter().map(ToString::to_string).collect(),
             smtputf8: draft.smtputf8,
-            eight_bit: draft.eight_bit,
+            // RFC 6152 §3: what the next server is told, whatever the client forgot to say.
+            eight_bit: draft.eight_bit || message.is_eight_bit(),
             require_tls: draft.require_tls,
             header_length,
             message_id: message_id.unwrap_or_default(),

@@ -23,7 +23,7 @@ use ipc::{
         refusal as wire_refusal, submitter, transaction,
     },
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 use types::{Address, Domain, ReversePath, SessionId, UnixNanos};
 
 /// `MessageSink.maxChunk`.
@@ -81,13 +81,7 @@ impl inbound::Server for InboundServer {
         let from = params.get_from()?.to_str()?;
         let mail = self::params(params.get_params()?)?;
         let hello = hello(params.get_helo()?.to_str()?, params.get_params()?.get_extended());
-        let now = self.service.clock.now();
-        let outcome = if self.service.gate.borrow().may_deliver(peer.ip, now) {
-            begin(&self.service, peer, Sender::Stranger, from, mail)
-        } else {
-            Err(Special::Refuse(Refusal::new(451, "4.7.1", "Too many messages, try again later")))
-        };
-        let outcome = match outcome {
+        let outcome = match begin(&self.service, peer, Sender::Stranger, from, mail) {
             Ok(transaction) => match transaction.check_names(hello.as_ref()).await {
                 Ok(()) => Ok(transaction),
                 Err(refusal) => Err(Special::Refuse(refusal)),
@@ -244,8 +238,12 @@ impl Transaction {
             Recipient::Refused(refusal) => return Err(refusal),
         };
         if !is_user {
+            let (ip, size, now) = (self.peer.ip, self.params.size, self.service.clock.now());
             for target in &targets {
-                self.service.has_room(target, self.params.size).await?;
+                if !self.service.gate.borrow().may_deliver(ip, target.account, size, now) {
+                    return Err(Refusal::too_much_mail());
+                }
+                self.service.has_room(target, size).await?;
             }
         }
         let mut state = self.state.borrow_mut();
@@ -329,12 +327,23 @@ impl Sink {
         }
         match sender {
             Sender::Stranger => {
-                let prefix = format!("{}{received}", header::return_path(from));
+                let mut prefix = format!("{}{received}", header::return_path(from));
+                let first = spooled.read(0).map_err(|error| {
+                    tracing::error!(%error, "a spooled message");
+                    Refusal::ours()
+                })?;
+                if header::lacks_header(&first) {
+                    prefix.push_str("\r\n");
+                }
                 let message = spooled.with_prefix(prefix.into_bytes());
                 let parsed = service.parsers.parse(&message).await?;
                 let identity = Identity::Stranger(from.clone());
                 service.deliver(&message, &parsed, self.state.targets.clone(), &identity).await?;
-                service.gate.borrow_mut().delivered(peer.ip, service.clock.now());
+                let accounts: BTreeSet<_> = self.state.targets.iter().map(|t| t.account).collect();
+                for account in accounts {
+                    let (size, now) = (message.len(), service.clock.now());
+                    service.gate.borrow_mut().delivered(peer.ip, account, size, now);
+                }
                 Ok(fresh_id())
             }
             Sender::User { session, hold_until } => {

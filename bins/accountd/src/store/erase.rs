@@ -214,6 +214,7 @@ impl Index {
         let now = self.ports.clock.now();
         let old = now.0.saturating_sub(nanos(self.tuning.keep_expunged_for));
         let keep = self.tuning.keep_expunged;
+        let seen = i64::try_from(self.shared.seen_by_all()).unwrap_or(i64::MAX);
         let bound: Option<i64> = self.database.read(|c| {
             // The newest tombstone that is one too many; and, if it is newer, the newest that is too
             // old among the oldest.
@@ -238,7 +239,8 @@ impl Index {
                 )?
                 .query_row([PURGE_ROWS], |r| r.get(0))
                 .optional()?;
-            let bound = too_many.max(too_old);
+            // What a session has not told its client yet it reads from the tombstones.
+            let bound = too_many.max(too_old).map(|b| b.min(seen));
             Ok::<_, StoreError>(bound.map(|b| step.map_or(b, |s| b.min(s))))
         })?;
         self.sweep_quarantine()?;

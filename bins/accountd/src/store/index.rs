@@ -192,14 +192,15 @@ impl Index {
             // RFC 9051 §2.3.1.1: UIDVALIDITY grows when an account is made anew; half the seconds
             // leave room for one new mailbox every two seconds.
             let uidvalidity = u32::try_from(now.seconds() / 2).unwrap_or(1).max(1);
-            w.execute(
-                "INSERT INTO meta VALUES (1, ?1, 0, ?2, 1, 1, 0, 0, 0, 1, ?3, ?3, ?4)",
-                params![FIRST_MODSEQ, uidvalidity.saturating_add(1), now.0, hash_key],
-            )?;
             w.execute("INSERT INTO junk_meta VALUES (1, 0, 0)", [])?;
             let all = std::iter::once(("Inbox", 0))
                 .chain(INITIAL.iter().map(|(name, role)| (*name, Role::to_column(Some(*role)))));
+            // Each its own: were Archive deleted and Junk renamed to Archive, the same name,
+            // UIDVALIDITY and UID would mean another message.
+            let mut next = uidvalidity;
             for (name, role) in all {
+                let uidvalidity = next;
+                next = next.saturating_add(1);
                 let mut oid = [0u8; 16];
                 ports.random.fill(&mut oid);
                 w.execute(
@@ -209,6 +210,10 @@ impl Index {
                 )?;
                 w.execute("INSERT INTO subscription VALUES (?1)", [name])?;
             }
+            w.execute(
+                "INSERT INTO meta VALUES (1, ?1, 0, ?2, 1, 1, 0, 0, 0, 1, ?3, ?3, ?4)",
+                params![FIRST_MODSEQ, next, now.0, hash_key],
+            )?;
             Ok(())
         })?;
         drop(database);

@@ -111,6 +111,10 @@ impl Tx<'_> {
                 .query_row([&address], |r| r.get(0))
                 .optional()?;
             let is_first = known.is_none();
+            // One row says that somebody was written to; the others have served their time.
+            self.c
+                .prepare_cached("DELETE FROM outgoing WHERE recipient = ?1 AND submitted <= ?2")?
+                .execute(params![address, since])?;
             sent += 1;
             first += u64::from(is_first);
             self.c

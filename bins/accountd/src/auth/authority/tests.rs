@@ -52,7 +52,7 @@ async fn bench() -> Bench {
         vault: Vault::start(Records::open(folder.path(), Open::default()).unwrap()).unwrap(),
         hashing: Hashing::start().unwrap(),
         pepper: Rc::clone(&pepper) as Rc<dyn Pepper>,
-        failed: RefCell::new(FailedLogins::new()),
+        failed: RefCell::new(FailedLogins::new(&config::limits::Gate::default())),
         lives: Lives::default(),
         ticket_keys: TicketKeys::open(folder.path(), clock.now()).unwrap(),
         clock: Arc::new(clock.clone()),

@@ -6,8 +6,10 @@ use super::world::{
 use crate::store::{
     ChangesFrom, Content, Delivered, FlagChange, Flags, JunkMark, Keyword, Limits, MailboxId,
     MetaWanted, NewMessage, Origin, Recipient, ReputationKey, ReputationKind, Role, SendLimits,
-    StoreError, Stored, Submission, Target, TextKey, Tuning, UidSet, index::Index, outbox, read,
-    reputation, search, settings, shared::Shared,
+    StoreError, Stored, Submission, Target, TextKey, Tuning, UidSet,
+    index::Index,
+    outbox, read, reputation, search, settings,
+    shared::{Lease, Shared},
 };
 use std::{io::Write as _, sync::Arc, time::Duration};
 use types::{Clock as _, DeliveryId, SubmissionId, UnixNanos};
@@ -38,10 +40,16 @@ fn a_new_account_has_its_mailboxes() {
     let all = reading(&mut index, |v| read::mailboxes(v.connection)).unwrap();
     let names: Vec<&str> = all.iter().map(|m| m.name.as_str()).collect();
     assert_eq!(names, ["Archive", "Drafts", "Inbox", "Junk", "Sent", "Trash"]);
-    assert!(all.iter().all(|m| m.uidvalidity == 895_000_000 && m.uidnext == 1));
+    // RFC 9051 §2.3.1.1: none may later be renamed to another's name with the same UIDVALIDITY.
+    let mut validities: Vec<u32> = all.iter().map(|m| m.uidvalidity).collect();
+    validities.sort_unstable();
+    assert_eq!(validities, Vec::from_iter(895_000_000..895_000_006));
+    assert!(all.iter().all(|m| m.uidnext == 1));
     assert_eq!(all[0].role, Some(Role::Archive));
     let subscribed = reading(&mut index, |v| read::subscriptions(v.connection)).unwrap();
     assert_eq!(subscribed.len(), 6);
+    let new = index.create_mailbox("new", None).unwrap();
+    assert_eq!(new.uidvalidity, 895_000_006);
     drop(index);
     assert!(matches!(
         Index::create(world.root(), world.shared.clone(), &world.ports, small()).err(),
@@ -477,6 +485,11 @@ fn submissions_are_once_and_limited() {
     // A day later the limits count anew.
     world.clock.advance(Duration::from_secs(25 * 3600));
     index.submit(submission(4, &["z"], few)).unwrap();
+    index.submit(submission(5, &["x"], few)).unwrap();
+    let count = "SELECT count(*) FROM outgoing WHERE recipient = 'x@b.example'";
+    let rows =
+        reading(&mut index, |v| Ok(v.connection.query_row(count, [], |r| r.get::<_, i64>(0))?));
+    assert_eq!(rows.unwrap(), 1, "of what is older one row is enough");
 }
 
 #[test]
@@ -597,6 +610,12 @@ fn old_tombstones_are_purged_and_links_mended() {
         let stored = deliver(&mut index, message(inbox(), vec![n], at));
         index.expunge(id, &one(stored.uid), false).unwrap();
     }
+    // A session still has to tell its client of them.
+    let lease = Lease::new(&world.shared, 0);
+    while index.purge().unwrap() {}
+    let changes = reading(&mut index, |v| read::changes(v, id, ChangesFrom::after(0))).unwrap();
+    assert_eq!((changes.gone.len(), changes.purged), (41, 0));
+    drop(lease);
     while index.purge().unwrap() {}
     let changes = reading(&mut index, |v| read::changes(v, id, ChangesFrom::after(0))).unwrap();
     assert_eq!(changes.gone.len(), 30);
