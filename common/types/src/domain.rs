@@ -1,6 +1,6 @@
 //! Domain names as mail uses them: IDNA-checked, lower case, kept in ASCII form.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// A DNS name in ASCII (A-label) form, lower case, without a trailing dot.
 ///
@@ -74,6 +74,10 @@ impl FromStr for Domain {
         if !ascii.split('.').all(label_is_sound) {
             return Err(DomainError::Invalid);
         }
+        // An address is no name (RFC 5321 §4.1.3 puts it in brackets): nothing would resolve it.
+        if ascii.parse::<Ipv4Addr>().is_ok() {
+            return Err(DomainError::Invalid);
+        }
         Ok(Self(ascii.into_boxed_str()))
     }
 }
@@ -104,7 +108,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_name() {
-        for text in ["", ".", "a..b", "-a.b", "a-.b", "a b", "a/b", "a@b", "a\0b", ".a"] {
+        for text in
+            ["", ".", "a..b", "-a.b", "a-.b", "a b", "a/b", "a@b", "a\0b", ".a", "192.0.2.1"]
+        {
             assert!(text.parse::<Domain>().is_err(), "{text:?}");
         }
         assert_eq!("a".repeat(64).parse::<Domain>(), Err(DomainError::TooLong));
