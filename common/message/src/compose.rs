@@ -29,22 +29,28 @@ impl Header {
         Self::default()
     }
 
-    /// A field whose value stays as it is but for folding at blanks: ids, dates, parameters.
+    /// A field whose value stays as it is but for folding at blanks, and for blanks that mean no more
+    /// than one does: ids, dates, parameters.
     pub fn field(&mut self, name: &str, value: &str) {
         self.octets.extend_from_slice(name.as_bytes());
         self.octets.extend_from_slice(b":");
         let mut column = name.len() + 1;
+        let (mut blanks, mut quoted) = (1, false);
         for word in value.split(|c: char| c.is_ascii_control() || c == ' ') {
             if word.is_empty() {
+                // RFC 5322 §3.2.4: a quoted string is what it is with all of its blanks.
+                blanks += usize::from(quoted);
                 continue;
             }
-            if column + 1 + word.len() > FOLD_AT && column > name.len() + 1 {
+            if column + blanks + word.len() > FOLD_AT && column > name.len() + 1 {
                 self.octets.extend_from_slice(b"\r\n");
                 column = 0;
             }
-            self.octets.push(b' ');
+            self.octets.resize(self.octets.len() + blanks, b' ');
             self.octets.extend_from_slice(word.as_bytes());
-            column += 1 + word.len();
+            column += blanks + word.len();
+            blanks = 1;
+            quoted ^= turns_quoting(word);
         }
         self.octets.extend_from_slice(b"\r\n");
     }
@@ -76,6 +82,20 @@ impl Header {
     pub fn as_octets(&self) -> &[u8] {
         &self.octets
     }
+}
+
+/// Whether a quoted string begins or ends in a word, and not both.
+fn turns_quoting(word: &str) -> bool {
+    let (mut turns, mut escaped) = (false, false);
+    for octet in word.bytes() {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => turns = !turns,
+            _ => {}
+        }
+    }
+    turns
 }
 
 fn on_one_line(value: &str) -> String {
@@ -296,7 +316,7 @@ mod tests {
     #[test]
     fn addresses_are_read_again() {
         let ann: Address = "ann@a.test".parse().unwrap();
-        let odd: Address = "\"a b\"@b.test".parse().unwrap();
+        let odd: Address = "\"a  b \"@b.test".parse().unwrap();
         let list = [("", &ann), ("Ann, \"Q\"", &odd), ("Jörg Müller", &ann), ("Plain Name", &ann)];
         let mut header = Header::new();
         header.addresses("To", &list);

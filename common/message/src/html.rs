@@ -246,7 +246,8 @@ fn tag(rest: &str) -> Option<(Tag<'_>, &str)> {
         }
         value = byte == b'=' || (value && byte.is_ascii_whitespace());
     }
-    let name = inner[..name_end.min(MAX_ENTITY)].to_ascii_lowercase();
+    // A name is cut where it is too long to be one of ours, and not inside of a character.
+    let name = inner[..inner.floor_char_boundary(name_end.min(MAX_ENTITY))].to_ascii_lowercase();
     let attributes = &inner[name_end..end];
     Some((Tag { name, is_end, attributes }, inner.get(end + 1..).unwrap_or("")))
 }
@@ -435,6 +436,8 @@ mod tests {
             ("<a title='>'>in</a> <a title=it's>b</a>", "in b"),
             ("<svg/>a<svg><svg>x</svg>y</svg>b", "ab"),
             ("<a href=\"never closed>text", ""),
+            // The bound of a name lies inside of a character.
+            ("<a123456789012345678901234567890\u{fc}>x", "x"),
         ];
         for (html, text) in cases {
             assert_eq!(to_text(html, 10_000), text, "{html}");
