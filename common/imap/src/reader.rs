@@ -44,6 +44,9 @@ impl Limits {
     const KEEP: usize = 512;
 }
 
+/// What a client is told whose line passes its bound.
+const TOO_LONG: &str = "line is too long";
+
 /// Why a command was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -265,7 +268,8 @@ impl Reader {
             // Enough of it to know the tag.
             let head = taken.get(..256).unwrap_or(taken);
             self.frame.extend_from_slice(head);
-            return Some(self.fatal("line is too long"));
+            let refusal = self.refusal(TOO_LONG);
+            return Some(self.fatal(refusal));
         }
         self.frame.extend_from_slice(taken);
         newline?;
@@ -353,7 +357,8 @@ impl Reader {
         let taken = take(input, count);
         self.lines = self.lines.saturating_add(taken.len());
         if self.lines > self.limits.line {
-            return Some(self.fatal("line is too long"));
+            // The tag is that of the command; what is dropped here is the rest of it.
+            return Some(self.fatal(Refusal { text: TOO_LONG, ..refusal }));
         }
         self.frame.extend_from_slice(taken);
         if newline.is_none() {
@@ -389,7 +394,8 @@ impl Reader {
         let taken = take(input, count);
         self.lines = self.lines.saturating_add(taken.len());
         if self.lines > self.limits.line {
-            return Some(self.fatal("line is too long"));
+            let refusal = self.refusal(TOO_LONG);
+            return Some(self.fatal(refusal));
         }
         self.frame.extend_from_slice(taken);
         if newline.is_none() {
@@ -425,11 +431,10 @@ impl Reader {
         Refusal { tag: tag_of(&self.frame), text, too_big: false, fatal: false }
     }
 
-    fn fatal(&mut self, text: &'static str) -> Event {
-        let refusal = Refusal { too_big: true, fatal: true, ..self.refusal(text) };
+    fn fatal(&mut self, refusal: Refusal) -> Event {
         self.reset();
         self.state = State::Dead;
-        Event::Refused(refusal)
+        Event::Refused(Refusal { too_big: true, fatal: true, ..refusal })
     }
 
     fn reset(&mut self) {
