@@ -1,10 +1,15 @@
 //! The gate: what must hold before a change lands.
 
 use crate::{
+    fuzz,
     run::{answers, run, run_with},
     schema, tidy,
 };
 use std::time::Instant;
+
+/// Seconds for each fuzz target in the gate, and in its long form.
+const FUZZ_SECONDS: u32 = 5;
+const LONG_FUZZ_SECONDS: u32 = 60;
 
 pub(crate) fn gate() -> anyhow::Result<()> {
     step("fmt", || run("cargo", &["fmt", "--all", "--check"]))?;
@@ -19,6 +24,7 @@ pub(crate) fn gate() -> anyhow::Result<()> {
     })?;
     // The command that README names, as a reader would type it.
     step("test", || run("cargo", &["xtask", "test"]))?;
+    step("fuzz", || fuzz::fuzz(FUZZ_SECONDS, &[], false))?;
     step("doc", || run("cargo", &["doc", "--workspace", "--no-deps", "--quiet"]))
 }
 
@@ -35,11 +41,12 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// Builds all binaries and runs every test in its long form.
+/// Builds all binaries and runs every test in its long form, then every fuzz target for longer.
 pub(crate) fn nightly() -> anyhow::Result<()> {
     run("cargo", &["build", "--workspace", "--bins"])?;
     let args = ["nextest", "run", "--workspace", "--profile", "nightly", "--no-fail-fast"];
-    run_with("cargo", &args, &[("MOX_NIGHTLY", "1")])
+    run_with("cargo", &args, &[("MOX_NIGHTLY", "1")])?;
+    fuzz::fuzz(LONG_FUZZ_SECONDS, &[], false)
 }
 
 fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod localserve;
 mod run;
 mod schema;
@@ -47,6 +48,17 @@ enum Chore {
     },
     /// All tests in their long forms: more messages, more crashes, more seeds. Takes an hour or more.
     Nightly,
+    /// Run the targets of tests/fuzz under libFuzzer.
+    Fuzz {
+        /// For how long, each.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+        /// Merge what reaches further into tests/corpus.
+        #[arg(long)]
+        keep: bool,
+        /// Only these targets.
+        targets: Vec<String>,
+    },
     /// Generate the Rust half of ipc-schema from its .capnp files.
     Schema {
         /// Change nothing; fail if the committed code is not what would be generated.
@@ -64,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Localserve { args } => localserve::run(&args),
         Chore::Test { args } => ci::test(&args),
         Chore::Nightly => ci::nightly(),
+        Chore::Fuzz { seconds, keep, targets } => fuzz::fuzz(seconds, &targets, keep),
         Chore::Schema { check } => schema::generate(check),
         Chore::Tidy => tidy::check(),
     }
