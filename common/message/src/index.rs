@@ -307,14 +307,19 @@ impl<S: Sink> Indexer<S> {
         if self.phase == Phase::Header {
             self.end_header(true);
         }
-        // The line end before the delimiter is the delimiter's, unless it ends a header block.
-        let floor = self.parts.last().map_or(0, |part| part.span.body.start);
-        let end = self.offset.saturating_sub(self.line_end);
-        let (end, lines) = if end < floor {
-            (self.offset, self.lines)
-        } else {
-            (end, self.lines.saturating_sub(u64::from(self.line_end > 0)))
-        };
+        // RFC 2046 §5.1.1: the line end before the delimiter is the delimiter's, also that of the empty
+        // line of a part without a body. Only the line of the delimiter before this one is not ours.
+        let floor = self.parts.last().map_or(0, |part| part.span.header.start);
+        let end = self.offset.saturating_sub(self.line_end).max(floor);
+        let lines = self.lines.saturating_sub(u64::from(end < self.offset));
+        // Unless it stands right behind the header of its own multipart, which it does not end.
+        let multipart = self.open.get(delimiter.open).map(|open| open.part);
+        if let Some((index, last)) = self.parts.iter_mut().enumerate().next_back()
+            && Some(index) != multipart
+        {
+            last.span.header.end = last.span.header.end.min(end);
+            last.span.body.start = last.span.body.start.min(end);
+        }
         self.close_leaf(end, lines);
         while self.open.len() > delimiter.open + 1 {
             self.close_innermost(end, lines);
