@@ -14,8 +14,9 @@ use zeroize::{Zeroize as _, Zeroizing};
 const ARGON2_KIB: u32 = 19 * 1024;
 const ARGON2_PASSES: u32 = 2;
 /// PBKDF2 rounds of both SCRAM mechanisms. The verifier is sealed, so this only slows a guess by
-/// somebody who has taken over accountd itself.
-pub(crate) const SCRAM_ITERATIONS: u32 = 100_000;
+/// somebody who has taken over accountd itself. Cyrus SASL, on which many mail programs are built,
+/// refuses to compute more than 65,536.
+pub(crate) const SCRAM_ITERATIONS: u32 = 65_536;
 /// Octets of a salt.
 pub(crate) const SALT: usize = 16;
 
