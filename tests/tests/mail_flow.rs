@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use daemon::orders::Order;
 use ipc::Role;
 use mox_tests::{
     client::{Imap, Smtp},
@@ -122,4 +123,16 @@ fn what_was_acknowledged_survives_the_death_of_everything() {
         let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
         assert_eq!(count(&mut imap, "INBOX"), sent);
     }
+}
+
+#[test]
+fn a_server_at_rest_ends_without_waiting_for_anything() {
+    let tree = Tree::start();
+    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert!(imap.command("SELECT INBOX").unwrap().is_ok());
+    tree.order(Order::Stop).unwrap();
+    // RFC 9051 §7.1.5: a session is told.
+    assert!(String::from_utf8(imap.response().unwrap()).unwrap().starts_with("* BYE"));
+    assert!(wait_until(PATIENCE, || tree.logs().contains("everything has ended")));
+    assert!(!tree.logs().contains("the time for draining is over"), "{}", tree.logs());
 }

@@ -86,7 +86,7 @@ enum Woke {
 
 pub(super) async fn run(shared: &Rc<Shared>, about: HandOver, socket: UnixStream) {
     let session_id = about.peer.session;
-    tracing::debug!(
+    tracing::info!(
         session = %session_id,
         login = about.login,
         sasl = about.authenticate,
@@ -145,7 +145,7 @@ pub(super) async fn run(shared: &Rc<Shared>, about: HandOver, socket: UnixStream
         connection.out.text("* BYE you have to log in again\r\n");
         let _ = connection.flush().await;
     }
-    tracing::debug!(session = %session_id, ?over, "session is over");
+    tracing::info!(session = %session_id, ?over, "session is over");
 }
 
 /// There is no way out of a session but its end.
