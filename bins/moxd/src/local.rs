@@ -20,11 +20,7 @@ pub(crate) fn dispatch(args: Args) -> anyhow::Result<()> {
         Command::Serve { config } => {
             let source = Source::File(config);
             let settings = source.load()?;
-            let run_folder = if nix::unistd::geteuid().is_root() {
-                PathBuf::from("/run/mox")
-            } else {
-                settings.data_dir.join("run")
-            };
+            let run_folder = run_folder(&settings.data_dir);
             daemon::init_logging("moxd", settings.log, None);
             run(&Run {
                 source,
@@ -74,6 +70,17 @@ fn default_dir() -> anyhow::Result<PathBuf> {
     match absolute("HOME") {
         Some(home) => Ok(home.join(".local/share").join(NAME)),
         None => bail!("neither HOME nor XDG_DATA_HOME is set; say where with --dir"),
+    }
+}
+
+/// Where a server keeps its control sockets: in the folder systemd has made for it (systemd.exec(5),
+/// `RuntimeDirectory=`), or where that would be.
+fn run_folder(data: &Path) -> PathBuf {
+    let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    match given.filter(|folder| folder.is_absolute()) {
+        Some(folder) => folder,
+        None if nix::unistd::geteuid().is_root() => PathBuf::from("/run/mox"),
+        None => data.join("run"),
     }
 }
 
