@@ -6,8 +6,28 @@
 
 pub mod client;
 pub mod disk;
+mod journal;
 pub mod load;
 pub mod real;
+pub mod service;
 pub mod transcript;
 pub mod tree;
 pub mod wire;
+
+/// Whether what a test needs of the machine is there. If not, that is said past the capture of test
+/// output: a test that passes without having tried anything must not look like one that did.
+///
+/// # Panics
+/// Under CI (the variable `CI` is set), where all must be there.
+#[must_use]
+pub fn needs(there: bool, why_not: impl FnOnce() -> String) -> bool {
+    use std::io::Write as _;
+    if !there {
+        let (why_not, test) = (why_not(), std::thread::current());
+        assert!(std::env::var_os("CI").is_none(), "skipped, which CI must not: {why_not}");
+        let name = test.name().unwrap_or("a test");
+        // Nobody hears it: then nobody is misled, either.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name}, nothing was proved: {why_not}");
+    }
+    there
+}

@@ -99,10 +99,12 @@ fn own_number() -> u32 {
     std::process::id().wrapping_mul(16).wrapping_add(n % 16)
 }
 
-/// An address of 127/8 of its own.
-fn own_address() -> Ipv4Addr {
+/// An address of 127/8 that no other test of this machine has at the moment.
+#[must_use]
+pub fn own_address() -> Ipv4Addr {
     let [_, a, b, c] = own_number().to_be_bytes();
-    Ipv4Addr::new(127, 64 | (a & 63), b, c.clamp(1, 254))
+    // Every address of lo's 127/8 is one of this machine but 127.0.0.0 and 127.255.255.255.
+    Ipv4Addr::new(127, 64 | (a & 63), b, c)
 }
 
 impl Tree {

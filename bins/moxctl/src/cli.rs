@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// Folder of the server's control sockets
     #[arg(long, env = "MOX_CONTROL", default_value = "/run/mox/control", global = true)]
     pub(crate) control: PathBuf,
-    /// Write JSON, one object a line
+    /// Write JSON, one object a line, instead of columns and sentences
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -155,21 +155,37 @@ pub(crate) enum Account {
     /// List accounts
     List,
     /// Make an account; the password is asked for, or read from standard input
-    Add { name: String, address: String },
+    Add {
+        /// Its name, by which the other commands know it
+        name: String,
+        /// Its first address; the domain must be hosted
+        address: String,
+    },
     /// Remove an account; its folder is kept for 30 days
-    Remove { name: String },
+    Remove {
+        /// Account
+        name: String,
+    },
     /// Refuse log-ins; mail is still taken
     Disable {
+        /// Account
         name: String,
         /// What the user is told
         message: String,
     },
     /// Allow log-ins again
-    Enable { name: String },
+    Enable {
+        /// Account
+        name: String,
+    },
     /// Set the password; it is asked for, or read from standard input
-    Password { name: String },
+    Password {
+        /// Account
+        name: String,
+    },
     /// Who logged in, from where, with what result
     Logins {
+        /// Account
         name: String,
         /// At most so many
         #[arg(long, default_value_t = 50)]
@@ -192,9 +208,13 @@ pub(crate) enum Account {
 #[derive(Subcommand)]
 pub(crate) enum ClientKey {
     /// List keys of an account
-    List { account: String },
+    List {
+        /// Account
+        account: String,
+    },
     /// Allow a key
     Add {
+        /// Account
         account: String,
         /// SHA-256 of the key (SubjectPublicKeyInfo), 64 hex digits
         fingerprint: String,
@@ -205,17 +225,31 @@ pub(crate) enum ClientKey {
         label: String,
     },
     /// Forget a key and end its sessions
-    Remove { fingerprint: String },
+    Remove {
+        /// SHA-256 of the key, 64 hex digits
+        fingerprint: String,
+    },
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Address {
     /// List addresses of an account
-    List { account: String },
-    /// Give an address to an account; `@domain` is the catch-all
-    Add { address: String, account: String },
+    List {
+        /// Account
+        account: String,
+    },
+    /// Give an address to an account
+    Add {
+        /// Address; `@domain` is the catch-all
+        address: String,
+        /// Account
+        account: String,
+    },
     /// Take an address away
-    Remove { address: String },
+    Remove {
+        /// Address
+        address: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -224,13 +258,17 @@ pub(crate) enum Domain {
     List,
     /// Host a domain
     Add {
+        /// Name of the domain
         domain: String,
         /// The account of its postmaster; the first domain has none yet
         #[arg(default_value = "", hide_default_value = true)]
         account: String,
     },
     /// Host it no longer
-    Remove { domain: String },
+    Remove {
+        /// Name of the domain
+        domain: String,
+    },
 }
 
 /// Which messages; all given conditions must hold.
@@ -289,7 +327,7 @@ pub(crate) enum Message {
 pub(crate) enum Log {
     /// Follow one message or session through all processes
     Follow {
-        /// Session id, queue id, Message-ID or account
+        /// Session id, queue id, submission id, Message-ID or account
         id: String,
         /// Only what is logged already
         #[arg(long)]
@@ -304,5 +342,32 @@ mod tests {
     #[test]
     fn the_commands_are_consistent() {
         super::Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is() {
+        fn look(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(|below| look(below, &path));
+        }
+        look(&super::Args::command(), "");
+    }
+
+    #[test]
+    fn the_manual_page_names_every_command() {
+        const PAGE: &str = include_str!("../../../packaging/man/moxctl.8");
+        fn look(command: &clap::Command, words: &[&str]) {
+            let below: Vec<_> = command.get_subcommands().collect();
+            for command in &below {
+                look(command, &[words, &[command.get_name()]].concat());
+            }
+            let whole = words.join(" ");
+            assert!(!below.is_empty() || PAGE.contains(&format!(".It Cm {whole}")), "{whole}");
+        }
+        look(&super::Args::command(), &[]);
     }
 }

@@ -13,6 +13,7 @@ mod accounts;
 mod cli;
 mod configuration;
 mod failure;
+mod log_source;
 mod logs;
 mod messages;
 mod queue;

@@ -92,7 +92,8 @@ fn append(path: &Path) -> io::Result<File> {
 fn journal(role: Role) -> io::Result<OwnedFd> {
     let mut stream = UnixStream::connect(JOURNAL)?;
     stream.shutdown(Shutdown::Read)?;
-    write!(stream, "mox-{role}\n\n6\n0\n0\n0\n0\n")?;
+    let identifier = daemon::orders::journal_identifier(role);
+    write!(stream, "{identifier}\n\n6\n0\n0\n0\n0\n")?;
     Ok(stream.into())
 }
 

@@ -261,6 +261,9 @@ fn obey(
         Order::Processes => Ok(table::processes(tree)),
         Order::Wiring => Ok(table::wiring()),
         Order::Profiles => Ok(table::profiles()),
+        Order::LogFiles if tree.ground.logs == Logs::Journal => {
+            Ok(vec![daemon::orders::IN_THE_JOURNAL.to_owned()])
+        }
         Order::LogFiles => {
             let files = Role::ALL.into_iter().filter_map(|role| tree.ground.logs.file(role));
             Ok(files.map(|path| path.display().to_string()).collect())

@@ -28,6 +28,15 @@ const MAX_ANSWER: u64 = 16 << 20;
 /// How long an order may take: an upgrade drains for 10 s and waits 30 s for the new tree.
 const DEADLINE: Duration = Duration::from_secs(90);
 
+/// The answer to [`Order::LogFiles`] where the journal has the logs: no path, which begins with `/`.
+pub const IN_THE_JOURNAL: &str = "journal";
+
+/// The name of a role's lines in the journal.
+#[must_use]
+pub fn journal_identifier(role: Role) -> String {
+    format!("mox-{role}")
+}
+
 /// What is asked. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -45,7 +54,7 @@ pub enum Order {
     Processes,
     /// The wiring table, one JSON object a line.
     Wiring,
-    /// The log files, one path a line (none when the journal has the logs).
+    /// The log files, one path a line; [`IN_THE_JOURNAL`]; or nothing, on a developer's terminal.
     LogFiles,
     /// Try the walls of all roles, or of one, on this machine.
     ConfineTest(Option<Role>),

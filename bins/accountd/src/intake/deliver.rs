@@ -84,19 +84,27 @@ impl Service {
             let store = self.account(account);
             jobs.push(async move { (account, store.deliver(copy).await) });
         }
+        // What `moxctl log follow` joins the lines of one message by.
+        let msg = parsed.facts.as_ref().and_then(|facts| facts.message_id.as_deref());
+        let queue_id = match identity {
+            Identity::Queue(id) => Some(tracing::field::display(id)),
+            Identity::Stranger(_) => None,
+        };
         let mut all_repeats = true;
         let mut refused = None;
         for (account, outcome) in futures::future::join_all(jobs).await {
             match outcome {
                 Ok(Delivered::Stored(stored)) => {
                     all_repeats = false;
-                    tracing::info!(%account, uid = stored.uid, size = message.len(), "delivered");
+                    let (uid, size) = (stored.uid, message.len());
+                    tracing::info!(%account, uid, size, msg, queue_id, "delivered");
                 }
                 Ok(Delivered::Repeat) => {
-                    tracing::info!(%account, "a delivery that was made before: not stored again");
+                    let what = "a delivery that was made before: not stored again";
+                    tracing::info!(%account, msg, queue_id, "{what}");
                 }
                 Err(error) => {
-                    tracing::warn!(%account, %error, "a copy was not stored");
+                    tracing::warn!(%account, %error, msg, queue_id, "a copy was not stored");
                     let refusal = Refusal::from(error);
                     // A temporary one wins: the sender comes again for all of them.
                     if refused.as_ref().is_none_or(|r: &Refusal| !r.is_temporary()) {

@@ -12,7 +12,7 @@ use crate::{
     service::Service,
     store::{self, NewMessage, SendLimits, Submission},
 };
-use types::{Address, ReversePath, UnixNanos};
+use types::{Address, ReversePath, SessionId, UnixNanos};
 
 /// What a submission is besides its content.
 pub(crate) struct Draft {
@@ -49,6 +49,7 @@ impl Service {
     pub(crate) async fn submit(
         &self,
         session: &Session,
+        connection: SessionId,
         draft: Draft,
         message: Spooled,
         received: &str,
@@ -90,6 +91,7 @@ impl Service {
             messages: entry.max_outgoing_per_day,
             first_time: entry.max_first_time_per_day,
         };
+        let msg = message_id.unwrap_or_default();
         let envelope = Envelope {
             from: draft.from.to_inner(),
             recipients: draft.recipients.iter().map(ToString::to_string).collect(),
@@ -98,7 +100,7 @@ impl Service {
             eight_bit: draft.eight_bit || message.is_eight_bit(),
             require_tls: draft.require_tls,
             header_length,
-            message_id: message_id.unwrap_or_default(),
+            message_id: msg.clone(),
             subject: facts.base_subject,
         };
         let content = message.content().map_err(|error| {
@@ -121,8 +123,10 @@ impl Service {
         self.account(account).submit(submission).await?;
         self.outboxes.committed(account);
         tracing::info!(
+            session = %connection,
             account = entry.name,
             submission = %id,
+            msg,
             recipients = draft.recipients.len(),
             size = message.len(),
             "submitted"

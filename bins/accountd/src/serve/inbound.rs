@@ -339,6 +339,8 @@ impl Sink {
                 let parsed = service.parsers.parse(&message).await?;
                 let identity = Identity::Stranger(from.clone());
                 service.deliver(&message, &parsed, self.state.targets.clone(), &identity).await?;
+                let msg = parsed.facts.as_ref().and_then(|facts| facts.message_id.as_deref());
+                tracing::info!(session = %peer.session, msg, "message taken");
                 let accounts: BTreeSet<_> = self.state.targets.iter().map(|t| t.account).collect();
                 for account in accounts {
                     let (size, now) = (message.len(), service.clock.now());
@@ -359,7 +361,7 @@ impl Sink {
                     require_tls: params.require_tls,
                     hold_until: *hold_until,
                 };
-                service.submit(session, draft, spooled, received).await
+                service.submit(session, peer.session, draft, spooled, received).await
             }
         }
     }
@@ -402,7 +404,6 @@ impl message_sink::Server for Sink {
         let to: committed::Builder<'_> = results.get().init_outcome();
         match outcome {
             Ok(id) => {
-                tracing::info!(%session, id, "message taken");
                 to.init_accepted().set_id(id.as_str());
             }
             Err(refusal) => {
