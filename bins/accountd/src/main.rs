@@ -56,6 +56,7 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
             std::process::abort();
         }),
         announce: Rc::new(move || ready.announce()),
+        workers: daemon::Workers::Threads,
     };
     accountd::run(grants, async move {
         stop.draining().await;

@@ -23,6 +23,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use config::directory::{Host, edit::Edit};
+use daemon::Workers;
 use ipc::{Acceptor, Dialer, Limits, Line, Stream};
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 use storage::{Disk, Open};
@@ -68,6 +69,8 @@ pub struct Grants {
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
     /// Says that clients may come: a development server waits for its account.
     pub announce: Rc<dyn Fn()>,
+    /// Where SQL, hashing and large files are worked on.
+    pub workers: Workers,
 }
 
 /// The machine's randomness.
@@ -105,7 +108,7 @@ pub async fn run(grants: Grants, stop: impl Future<Output = ()>) -> anyhow::Resu
     write_limits(&service).await;
     let store = service.store.clone();
     // Ends the threads after what they are doing.
-    tokio::task::spawn_blocking(move || store.stop()).await.context("stop the store")?;
+    service.workers.run(move || store.stop()).await.context("stop the store")?;
     Ok(())
 }
 
@@ -139,6 +142,7 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
         alarm: Arc::new(move |account: AccountId, what: &str| {
             raised.raise(account, what, clock.now());
         }),
+        workers: grants.workers,
     };
     let store = Store::start(&accounts, ports, Tuning::default(), Threads::default())
         .context("the account store")?;
@@ -146,8 +150,8 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
     let boot_clock: BootClock = Rc::clone(&grants.boot_clock);
     let authority = Authority {
         directories: Rc::clone(&directories),
-        vault: Vault::start(records).context("the thread of credentials")?,
-        hashing: Hashing::start().context("the hashing threads")?,
+        vault: Vault::start(records, grants.workers).context("the thread of credentials")?,
+        hashing: Hashing::start(grants.workers).context("the hashing threads")?,
         pepper: Rc::clone(&keyholder) as Rc<dyn crate::auth::pepper::Pepper>,
         failed: RefCell::new(failed),
         lives: Lives::default(),
@@ -178,6 +182,7 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
         alarms,
         clock: Arc::clone(&grants.clock),
         disk: Arc::clone(&grants.disk),
+        workers: grants.workers,
     }))
 }
 

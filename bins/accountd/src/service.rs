@@ -10,6 +10,7 @@ use crate::{
     outbox::Outboxes,
     store::{self, Limits, Store},
 };
+use daemon::Workers;
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc};
 use storage::Disk;
 use types::{AccountId, Clock, Domain};
@@ -47,6 +48,7 @@ pub(crate) struct Service {
     pub(crate) alarms: Alarms,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) workers: Workers,
 }
 
 impl Service {

@@ -49,7 +49,7 @@ impl Service {
         }
         let content = message.content().map_err(|error| unreadable(&error))?;
         // Off the thread that answers calls: hashing 100 MiB takes a third of a second.
-        let hashed = tokio::task::spawn_blocking(move || read(&content, header_length)).await;
+        let hashed = self.workers.run(move || read(&content, header_length)).await;
         let (header, body_hash) =
             hashed.map_err(|_| Refusal::ours())?.map_err(|error| unreadable(&error))?;
         let header = [added.as_bytes(), &header].concat();

@@ -24,6 +24,7 @@ pub(crate) fn store(folder: &Path) -> Store {
         random: Arc::new(TestRandom),
         fatal: Arc::new(|what| panic!("{what}")),
         alarm: Arc::new(|account, what| panic!("{account}: {what}")),
+        workers: daemon::Workers::Threads,
     };
     let threads = Threads { writers: 2, readers: 2, open: 8 };
     Store::start(&accounts, ports, Tuning::default(), threads).unwrap()

@@ -162,6 +162,7 @@ impl Bench {
             control: Some((listener, Rc::new(|_| true))),
             fatal: Arc::new(|what| panic!("{what}")),
             announce: Rc::new(|| {}),
+            workers: daemon::Workers::Threads,
         };
         let (stop, stopped) = oneshot::channel();
         let running = tokio::task::spawn_local(run(grants, async {

@@ -6,6 +6,7 @@ use crate::{
     folder::{Folder, FolderError},
     key::{KeyError, PrivateKey},
 };
+use daemon::Workers;
 use ipc::Role;
 use mailauth::dkim::{Algorithm, NotSignable, Selector, check_signable};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
@@ -54,11 +55,16 @@ pub(crate) struct DkimKeys {
     keys: RefCell<BTreeMap<Domain, OfDomain>>,
     // Keys are made one at a time: RSA takes a core for a while.
     making: Mutex<()>,
+    workers: Workers,
 }
 
 impl DkimKeys {
     /// Reads them. A file that holds no DKIM key is said and left out.
-    pub(crate) fn load(folder: Rc<Folder>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub(crate) fn load(
+        folder: Rc<Folder>,
+        clock: Arc<dyn Clock>,
+        workers: Workers,
+    ) -> Result<Self, StartError> {
         let mut keys: BTreeMap<Domain, OfDomain> = BTreeMap::new();
         for (domain, selector, text) in folder.read_all_dkim()? {
             match PrivateKey::from_pem(&text) {
@@ -69,7 +75,7 @@ impl DkimKeys {
                 Err(error) => tracing::error!(%domain, %selector, %error, "a DKIM key is not used"),
             }
         }
-        Ok(Self { folder, clock, keys: RefCell::new(keys), making: Mutex::default() })
+        Ok(Self { folder, clock, keys: RefCell::new(keys), making: Mutex::default(), workers })
     }
 
     /// Selectors and algorithms of a domain.
@@ -163,7 +169,7 @@ impl DkimKeys {
                 return Err(DkimError::TooMany);
             }
         }
-        let making = tokio::task::spawn_blocking(move || PrivateKey::generate_dkim(algorithm));
+        let making = self.workers.run(move || PrivateKey::generate_dkim(algorithm));
         let (key, text) = making.await.map_err(|_| KeyError::Crypto)??;
         let record = key.dkim_record().ok_or(KeyError::Kind)?;
         // On the disk first: a record that was published for a key that is lost breaks all mail.

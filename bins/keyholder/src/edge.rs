@@ -9,7 +9,7 @@ use crate::{
     slot,
 };
 use config::limits::Keys;
-use daemon::{Count, Figures};
+use daemon::{Count, Figures, Workers};
 use ipc::Role;
 use std::{
     cell::RefCell,
@@ -68,6 +68,7 @@ struct Inner {
     limits: Keys,
     clock: Arc<dyn Clock>,
     figures: Figures,
+    workers: Workers,
     running: RefCell<BTreeMap<Role, Running>>,
 }
 
@@ -89,8 +90,14 @@ enum Work {
 }
 
 impl Edges {
-    pub(crate) fn new(limits: Keys, clock: Arc<dyn Clock>, figures: Figures) -> Self {
-        Self { inner: Rc::new(Inner { limits, clock, figures, running: RefCell::default() }) }
+    pub(crate) fn new(
+        limits: Keys,
+        clock: Arc<dyn Clock>,
+        figures: Figures,
+        workers: Workers,
+    ) -> Self {
+        let running = RefCell::default();
+        Self { inner: Rc::new(Inner { limits, clock, figures, workers, running }) }
     }
 
     /// Edges that have a thread.
@@ -162,10 +169,9 @@ impl Edges {
         let shared = Arc::clone(&keys);
         let counts: Arc<EdgeCounts> = Arc::default();
         let counted = Arc::clone(&counts);
-        let thread = std::thread::Builder::new().name(format!("sign {role}"));
-        let started = thread.spawn(move || {
+        let edge = move || {
             let now = clock.monotonic();
-            let edge = Rc::new(EdgeThread {
+            Rc::new(EdgeThread {
                 role,
                 keys: shared,
                 counts: counted,
@@ -173,12 +179,22 @@ impl Edges {
                 dkim: RefCell::new(Meter::new(dkim, now)),
                 clock,
                 figures,
-            });
-            if let Err(error) = edge.run(to_do) {
-                tracing::error!(%role, %error, "the thread of an edge has ended");
+            })
+        };
+        match self.inner.workers {
+            Workers::Threads => {
+                let thread = std::thread::Builder::new().name(format!("sign {role}"));
+                let started = thread.spawn(move || {
+                    if let Err(error) = edge().run(to_do) {
+                        tracing::error!(%role, %error, "the thread of an edge has ended");
+                    }
+                });
+                started.map_err(|_| EdgeError::NoThread)?;
             }
-        });
-        started.map_err(|_| EdgeError::NoThread)?;
+            Workers::InPlace => {
+                tokio::task::spawn_local(edge().work(to_do));
+            }
+        }
         let waiting = Arc::new(Semaphore::new(MAX_WAITING));
         let running = Running { work, keys, waiting, counts };
         self.inner.running.borrow_mut().insert(role, running.clone());

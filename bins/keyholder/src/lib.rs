@@ -53,6 +53,8 @@ pub struct Grants {
     pub clock: Arc<dyn Clock>,
     /// Its figures.
     pub figures: daemon::Figures,
+    /// Where it signs and makes keys.
+    pub workers: daemon::Workers,
 }
 
 /// Why keyholder cannot start.
@@ -82,10 +84,11 @@ pub fn draw_first_random() -> Result<(), Unspecified> {
 pub async fn run(mut grants: Grants) -> Result<(), StartError> {
     let folder = Rc::new(Folder::open(grants.folder)?);
     let pepper = Pepper::open(&folder)?;
-    let dkim = DkimKeys::load(Rc::clone(&folder), Arc::clone(&grants.clock))?;
+    let dkim = DkimKeys::load(Rc::clone(&folder), Arc::clone(&grants.clock), grants.workers)?;
     let now = grants.clock.now();
     let identities = Identities::load(&grants.slice, &grants.files, &folder, now)?;
-    let edges = Edges::new(grants.slice.limits.clone(), Arc::clone(&grants.clock), grants.figures);
+    let limits = grants.slice.limits.clone();
+    let edges = Edges::new(limits, Arc::clone(&grants.clock), grants.figures, grants.workers);
     let server = Rc::new(Server {
         slice: grants.slice,
         files: grants.files,

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
                 clients: inherited.acceptors,
                 clock: Arc::new(types::SystemClock),
                 figures: inherited.figures,
+                workers: daemon::Workers::Threads,
             };
             tokio::select! {
                 biased;

@@ -57,6 +57,7 @@ impl House {
             clients: acceptors,
             clock: Arc::new(SystemClock),
             figures,
+            workers: daemon::Workers::Threads,
         };
         let running = tokio::task::spawn_local(async move {
             keyholder::run(grants).await.unwrap();

@@ -1,6 +1,7 @@
 //! What queue-runner holds.
 
 use config::Queue;
+use daemon::Workers;
 use ipc::Dialer;
 use std::{path::PathBuf, rc::Rc, sync::Arc};
 use storage::Disk;
@@ -34,4 +35,6 @@ pub struct Grants {
     pub control: Option<(UnixListener, Allowed)>,
     /// Called when a sync failed: the process has to end.
     pub fatal: Arc<dyn Fn(&storage::Error) + Send + Sync>,
+    /// Where SQL and syncs are worked on.
+    pub workers: Workers,
 }

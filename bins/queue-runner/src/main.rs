@@ -50,6 +50,7 @@ async fn serve(mut inherited: daemon::Inherited) -> anyhow::Result<()> {
             tracing::error!(%error, "ends: nobody knows what is on the disk");
             std::process::abort();
         }),
+        workers: daemon::Workers::Threads,
     });
     tokio::select! {
         biased;

@@ -59,8 +59,9 @@ pub(crate) struct Shared {
 /// When the queue's database cannot be opened, or its thread is lost.
 pub async fn run(grants: Grants) -> anyhow::Result<()> {
     let fatal = Arc::clone(&grants.fatal);
-    let worker = Worker::start(&grants.folder, grants.disk, move |error| fatal(error))
-        .context("open the queue")?;
+    let worker =
+        Worker::start(&grants.folder, grants.disk, grants.workers, move |error| fatal(error))
+            .context("open the queue")?;
     let shared = Rc::new(Shared {
         hostname: grants.hostname,
         queue: grants.queue,

@@ -1,13 +1,13 @@
 //! The thread that owns `queue.db` and the spool: every SQL statement and every sync of this process
 //! runs here, never on the thread that answers calls.
 
+use daemon::Workers;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
-    thread,
+    sync::Arc,
 };
 use storage::{Database, Disk, Error, Open};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Jobs that may wait for the thread; more make their callers wait.
 const WAITING: usize = 256;
@@ -29,7 +29,7 @@ type Job = Box<dyn FnOnce(&mut Shelf, &dyn Fn(&Error)) + Send>;
 /// The way to the thread.
 #[derive(Clone)]
 pub(crate) struct Worker {
-    jobs: mpsc::SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
 }
 
 /// The thread is gone: the process is about to end.
@@ -43,6 +43,7 @@ impl Worker {
     pub(crate) fn start(
         folder: &Path,
         disk: Arc<dyn Disk>,
+        workers: Workers,
         fatal: impl Fn(&Error) + Send + 'static,
     ) -> Result<Self, Error> {
         let spool = folder.join("spool");
@@ -54,25 +55,9 @@ impl Worker {
         let database = Database::open(&folder.join("queue.db"), &crate::schema::SCHEMA, &open)?;
         let mut shelf = Shelf { database, disk, spool, gate: storage::Gate::default() };
         crate::spool::sweep(&mut shelf)?;
-        let (jobs, waiting) = mpsc::sync_channel::<Job>(WAITING);
-        thread::Builder::new()
-            .name("queue-db".into())
-            .spawn(move || {
-                let judge = |what: &str, error: &Error| {
-                    if error.is_fatal() {
-                        tracing::error!(%error, what);
-                        fatal(error);
-                    }
-                };
-                while let Ok(job) = waiting.recv() {
-                    // Before the answer goes out: nothing may be built on a failed sync.
-                    job(&mut shelf, &|error| judge("job", error));
-                    if let Err(error) = shelf.checkpoint_when_long() {
-                        tracing::warn!(%error, "checkpoint of queue.db");
-                        judge("checkpoint", &error);
-                    }
-                }
-            })
+        let (jobs, waiting) = mpsc::channel::<Job>(WAITING);
+        workers
+            .start("queue-db", move || shelf.work(waiting, fatal))
             .map_err(|e| Error::Io(format!("start the queue's thread: {e}")))?;
         Ok(Self { jobs })
     }
@@ -92,23 +77,29 @@ impl Worker {
             // Nobody waits when the caller was cancelled; what was done stays done.
             let _ = answer.send(done);
         });
-        let jobs = self.jobs.clone();
-        match jobs.try_send(job) {
-            Ok(()) => {}
-            Err(mpsc::TrySendError::Full(job)) => {
-                // Rare: wait off the loop that answers calls.
-                let sent = tokio::task::spawn_blocking(move || jobs.send(job)).await;
-                if !matches!(sent, Ok(Ok(()))) {
-                    return Err(Gone);
-                }
-            }
-            Err(mpsc::TrySendError::Disconnected(_)) => return Err(Gone),
-        }
+        self.jobs.send(job).await.map_err(|_| Gone)?;
         result.await.map_err(|_| Gone)
     }
 }
 
 impl Shelf {
+    async fn work(mut self, mut waiting: mpsc::Receiver<Job>, fatal: impl Fn(&Error)) {
+        let judge = |what: &str, error: &Error| {
+            if error.is_fatal() {
+                tracing::error!(%error, what);
+                fatal(error);
+            }
+        };
+        while let Some(job) = waiting.recv().await {
+            // Before the answer goes out: nothing may be built on a failed sync.
+            job(&mut self, &|error| judge("job", error));
+            if let Err(error) = self.checkpoint_when_long() {
+                tracing::warn!(%error, "checkpoint of queue.db");
+                judge("checkpoint", &error);
+            }
+        }
+    }
+
     fn checkpoint_when_long(&self) -> Result<(), Error> {
         if self.database.wal_frames() > CHECKPOINT_FRAMES {
             storage::checkpoint(self.database.connection(), &self.gate)?;

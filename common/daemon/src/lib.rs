@@ -34,6 +34,7 @@ mod panics;
 mod start;
 mod stop;
 pub mod supervision;
+mod workers;
 
 pub use channel::{Channel, watch};
 pub use figures::{Count, Figures, Time};
@@ -42,3 +43,4 @@ pub use logging::{LogLevel, init as init_logging};
 pub use start::{HEARTBEAT, process_name, start, start_prepared};
 pub use stop::{Stop, Stopper};
 pub use supervision::Report;
+pub use workers::{Panicked, Worker, Workers};

@@ -2,13 +2,13 @@
 //! by network: a flood from one network waits behind itself, not in front of everybody.
 
 use super::limiter::{Network, networks};
+use daemon::Workers;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Threads; each hash takes 19 MiB and 20 ms of one.
 const THREADS: usize = 2;
@@ -34,7 +34,7 @@ pub(crate) struct Hashing {
 
 struct Shared {
     room: Mutex<Room>,
-    wake: Condvar,
+    wake: Notify,
 }
 
 struct Alive(Arc<Shared>);
@@ -42,7 +42,7 @@ struct Alive(Arc<Shared>);
 impl Drop for Alive {
     fn drop(&mut self) {
         lock(&self.0.room).closed = true;
-        self.0.wake.notify_all();
+        self.0.wake.notify_waiters();
     }
 }
 
@@ -92,11 +92,11 @@ fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
 
 impl Hashing {
     /// Starts the threads.
-    pub(crate) fn start() -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { room: Mutex::new(Room::default()), wake: Condvar::new() });
+    pub(crate) fn start(workers: Workers) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { room: Mutex::default(), wake: Notify::new() });
         for n in 0..THREADS {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("hash-{n}")).spawn(move || work(&shared))?;
+            workers.start(&format!("hash-{n}"), move || work(shared))?;
         }
         Ok(Self { alive: Arc::new(Alive(Arc::clone(&shared))), shared })
     }
@@ -122,17 +122,22 @@ impl Hashing {
     }
 }
 
-fn work(shared: &Shared) {
+async fn work(shared: Arc<Shared>) {
     loop {
-        let mut room = lock(&shared.room);
-        let job = loop {
-            match room.next() {
-                Some(job) => break job,
-                None if room.closed => return,
-                None => room = shared.wake.wait(room).unwrap_or_else(PoisonError::into_inner),
-            }
+        // Before the look, so that a word between the two is not missed.
+        let mut word = std::pin::pin!(shared.wake.notified());
+        word.as_mut().enable();
+        let (job, closed) = {
+            let mut room = lock(&shared.room);
+            (room.next(), room.closed)
         };
-        drop(room);
+        let Some(job) = job else {
+            if closed {
+                return;
+            }
+            word.await;
+            continue;
+        };
         // A panic ends this job alone: its asker sees a closed channel.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
             tracing::error!("a hash panicked");
@@ -182,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_and_survives_a_panic() {
-        let hashing = Hashing::start().unwrap();
+        let hashing = Hashing::start(Workers::Threads).unwrap();
         let ip = "192.0.2.1".parse().unwrap();
         assert_eq!(hashing.run(ip, || 7).await, Ok(7));
         for _ in 0..4 {

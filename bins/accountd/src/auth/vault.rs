@@ -1,7 +1,8 @@
 //! The thread on which credentials are read and written: SQL never runs where calls are answered.
 
 use super::records::{Attempt, Records};
-use std::{collections::BTreeMap, thread};
+use daemon::Workers;
+use std::collections::BTreeMap;
 use storage::Error;
 use tokio::sync::{mpsc, oneshot};
 use types::AccountId;
@@ -45,20 +46,10 @@ pub(crate) struct Vault {
 
 impl Vault {
     /// Starts the thread.
-    pub(crate) fn start(records: Records) -> std::io::Result<Self> {
-        let (jobs, mut waiting) = mpsc::channel::<Job>(MAX_WAITING);
-        thread::Builder::new().name("credentials".into()).spawn(move || {
-            let mut worker = Worker { records, notes: BTreeMap::new(), noted: 0 };
-            while let Some(job) = waiting.blocking_recv() {
-                job(&mut worker);
-                // Nobody waits for history: it is written when nothing else is to do, so a burst of
-                // attempts costs one sync.
-                if waiting.is_empty() {
-                    worker.write_notes();
-                }
-            }
-            worker.write_notes();
-        })?;
+    pub(crate) fn start(records: Records, workers: Workers) -> std::io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel::<Job>(MAX_WAITING);
+        let worker = Worker { records, notes: BTreeMap::new(), noted: 0 };
+        workers.start("credentials", move || worker.work(waiting))?;
         Ok(Self { jobs })
     }
 
@@ -86,6 +77,18 @@ impl Vault {
 }
 
 impl Worker {
+    async fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
+        while let Some(job) = waiting.recv().await {
+            job(&mut self);
+            // Nobody waits for history: it is written when nothing else is to do, so a burst of
+            // attempts costs one sync.
+            if waiting.is_empty() {
+                self.write_notes();
+            }
+        }
+        self.write_notes();
+    }
+
     fn keep(&mut self, account: Option<AccountId>, attempt: Attempt) {
         if self.noted >= MAX_NOTES {
             self.write_notes();

@@ -64,7 +64,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = crate::testing::store(folder.path());
         let records = Records::open(folder.path(), storage::Open::default()).unwrap();
-        let vault = Vault::start(records).unwrap();
+        let vault = Vault::start(records, daemon::Workers::Threads).unwrap();
         let (kept, gone) = (AccountId::from_bytes([1; 10]), AccountId::from_bytes([2; 10]));
         for id in [kept, gone] {
             store.create_account(id).await.unwrap();

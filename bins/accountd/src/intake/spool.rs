@@ -3,6 +3,7 @@
 
 use crate::store::Content;
 use aws_lc_rs::digest;
+use daemon::Workers;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
@@ -59,6 +60,7 @@ pub(crate) struct Spool {
     eight_bit: bool,
     held: Held,
     fault: Option<SpoolError>,
+    workers: Workers,
 }
 
 enum Held {
@@ -67,7 +69,7 @@ enum Held {
 }
 
 impl Spool {
-    pub(crate) fn new(folder: &Path, max: u64) -> Self {
+    pub(crate) fn new(folder: &Path, max: u64, workers: Workers) -> Self {
         Self {
             folder: folder.join(FOLDER),
             max,
@@ -76,6 +78,7 @@ impl Spool {
             eight_bit: false,
             held: Held::Memory(Vec::new()),
             fault: None,
+            workers,
         }
     }
 
@@ -100,7 +103,7 @@ impl Spool {
         }
         let chunk = chunk.to_vec();
         let (folder, held) = (self.folder.clone(), self.held);
-        let written = tokio::task::spawn_blocking(move || write(&folder, held, &chunk)).await;
+        let written = self.workers.run(move || write(&folder, held, &chunk)).await;
         match written {
             Ok(Ok(file)) => self.held = Held::File(file),
             Ok(Err(error)) => {
@@ -250,7 +253,7 @@ mod tests {
     async fn spool(max: u64, chunks: &[&[u8]]) -> Result<Spooled, SpoolError> {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path()).unwrap();
-        let mut spool = Spool::new(folder.path(), max);
+        let mut spool = Spool::new(folder.path(), max, Workers::Threads);
         for chunk in chunks {
             spool = spool.push(chunk).await;
         }

@@ -136,11 +136,11 @@ impl Service {
 
     /// A new spool for a message to us.
     pub(crate) fn spool(&self) -> Spool {
-        Spool::new(&self.folder, self.settings.max_message)
+        Spool::new(&self.folder, self.settings.max_message, self.workers)
     }
 
     /// And for one from the queue, which has our own fields and signatures on top already.
     pub(crate) fn spool_from_queue(&self) -> Spool {
-        Spool::new(&self.folder, store::MAX_MESSAGE)
+        Spool::new(&self.folder, store::MAX_MESSAGE, self.workers)
     }
 }

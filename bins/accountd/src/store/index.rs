@@ -10,6 +10,7 @@ use super::{
     shared::Shared,
     types::{ContentId, FIRST_MODSEQ, Keyword, MailboxId, MessageId, ModSeq, Role},
 };
+use daemon::Workers;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -62,6 +63,8 @@ pub struct Ports {
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
     /// Something an administrator must look at, about one account.
     pub alarm: Arc<Alarm>,
+    /// Where SQLite runs.
+    pub workers: Workers,
 }
 
 /// Bounds that tests make smaller.

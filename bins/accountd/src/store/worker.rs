@@ -14,6 +14,7 @@ use super::{
     segments::SegmentFiles,
     shared::Shared,
 };
+use daemon::Worker;
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,13 +22,17 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use storage::{Error, Open, Reader, checkpoint_file, rusqlite::Connection};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{
+        mpsc::{Receiver, Sender, channel, error::TrySendError},
+        oneshot,
+    },
+    time::timeout,
+};
 use types::{AccountId, Clock};
 
 /// Jobs that may wait for one thread; one more is refused with [`StoreError::Busy`].
@@ -128,9 +133,9 @@ impl Default for Threads {
 /// All the threads.
 pub(crate) struct Pool {
     core: Arc<Core>,
-    writers: Vec<SyncSender<WriteJob>>,
-    readers: Vec<SyncSender<ReadJob>>,
-    joins: Mutex<Vec<JoinHandle<()>>>,
+    writers: Vec<Sender<WriteJob>>,
+    readers: Vec<Sender<ReadJob>>,
+    joins: Mutex<Vec<Worker>>,
 }
 
 /// What every thread needs.
@@ -140,7 +145,7 @@ struct Core {
     tuning: Tuning,
     open_each: usize,
     stopped: AtomicBool,
-    checkpoints: SyncSender<Option<Arc<Shared>>>,
+    checkpoints: Sender<Option<Arc<Shared>>>,
 }
 
 impl Core {
@@ -153,6 +158,26 @@ impl Core {
         self.stopped.store(true, Ordering::Release);
         (self.ports.fatal)(what);
     }
+}
+
+/// What a thread wakes for.
+enum Next<J> {
+    Job(J),
+    Tick,
+    Closed,
+}
+
+/// The next job; a tick where somebody wants one.
+async fn next<J>(jobs: &mut Receiver<J>, ticks: bool) -> Next<J> {
+    let job = if ticks {
+        match timeout(TICK, jobs.recv()).await {
+            Ok(job) => job,
+            Err(_) => return Next::Tick,
+        }
+    } else {
+        jobs.recv().await
+    };
+    job.map_or(Next::Closed, Next::Job)
 }
 
 fn shard(id: AccountId, of: usize) -> usize {
@@ -168,7 +193,7 @@ impl Pool {
         tuning: Tuning,
         threads: Threads,
     ) -> Result<Self, StoreError> {
-        let (checkpoints, due) = sync_channel(MAX_CHECKPOINTS);
+        let (checkpoints, due) = channel(MAX_CHECKPOINTS);
         let (writer_count, reader_count) = (threads.writers.max(1), threads.readers.max(1));
         let most = writer_count.max(reader_count);
         let core = Arc::new(Core {
@@ -179,27 +204,28 @@ impl Pool {
             stopped: AtomicBool::new(false),
             checkpoints,
         });
-        let mut joins = Vec::new();
-        let mut spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-            let thread = std::thread::Builder::new().name(name).spawn(body);
-            thread.map(|t| joins.push(t)).map_err(|e| StoreError::Failed(format!("thread: {e}")))
-        };
+        let (workers, mut joins) = (core.ports.workers, Vec::new());
+        let failed = |error: std::io::Error| StoreError::Failed(format!("thread: {error}"));
         let mut writers = Vec::new();
         for n in 0..writer_count {
-            let (send, jobs) = sync_channel(MAX_WAITING);
+            let (send, jobs) = channel(MAX_WAITING);
             let core = Arc::clone(&core);
-            spawn(format!("writer-{n}"), Box::new(move || Writer::new(core).run(&jobs)))?;
+            let started =
+                workers.start(&format!("writer-{n}"), move || Writer::new(core).run(jobs));
+            joins.push(started.map_err(failed)?);
             writers.push(send);
         }
         let mut readers = Vec::new();
         for n in 0..reader_count {
-            let (send, jobs) = sync_channel(MAX_WAITING);
+            let (send, jobs) = channel(MAX_WAITING);
             let core = Arc::clone(&core);
-            spawn(format!("reader-{n}"), Box::new(move || read_loop(&core, &jobs)))?;
+            let started = workers.start(&format!("reader-{n}"), move || read_loop(core, jobs));
+            joins.push(started.map_err(failed)?);
             readers.push(send);
         }
         let of_checkpointer = Arc::clone(&core);
-        spawn("checkpoints".into(), Box::new(move || checkpoint_loop(&of_checkpointer, &due)))?;
+        let started = workers.start("checkpoints", move || checkpoint_loop(of_checkpointer, due));
+        joins.push(started.map_err(failed)?);
         Ok(Self { core, writers, readers, joins: Mutex::new(joins) })
     }
 
@@ -224,7 +250,7 @@ impl Pool {
         };
         writer.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => StoreError::Busy,
-            TrySendError::Disconnected(_) => StoreError::Stopped,
+            TrySendError::Closed(_) => StoreError::Stopped,
         })
     }
 
@@ -305,7 +331,7 @@ impl Pool {
         };
         reader.try_send(ReadJob::Run(Arc::clone(shared), work)).map_err(|e| match e {
             TrySendError::Full(_) => StoreError::Busy,
-            TrySendError::Disconnected(_) => StoreError::Stopped,
+            TrySendError::Closed(_) => StoreError::Stopped,
         })?;
         wait.await.unwrap_or_else(|_| Err(self.lost()))
     }
@@ -322,16 +348,17 @@ impl Pool {
     /// Ends all threads after what they are doing. Blocks.
     pub(crate) fn stop(&self) {
         self.core.stopped.store(true, Ordering::Release);
+        // These wake who sleeps. Who has no room for them is awake, and sees that it is to stop.
         for writer in &self.writers {
-            drop(writer.send(WriteJob::Stop));
+            drop(writer.try_send(WriteJob::Stop));
         }
         for reader in &self.readers {
-            drop(reader.send(ReadJob::Stop));
+            drop(reader.try_send(ReadJob::Stop));
         }
-        drop(self.core.checkpoints.send(None));
+        drop(self.core.checkpoints.try_send(None));
         let joins = std::mem::take(&mut *self.joins.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in joins {
-            if thread.join().is_err() {
+        for worker in joins {
+            if worker.join().is_err() {
                 tracing::error!("a thread of the store had panicked");
             }
         }
@@ -358,16 +385,17 @@ impl Writer {
         Self { core, open: BTreeMap::new(), waiting: VecDeque::new(), cared }
     }
 
-    fn run(mut self, jobs: &Receiver<WriteJob>) {
-        loop {
+    async fn run(mut self, mut jobs: Receiver<WriteJob>) {
+        while !self.core.is_stopped() {
             if self.waiting.is_empty() {
-                match jobs.recv_timeout(TICK) {
-                    Ok(job) => self.waiting.push_back(job),
-                    Err(RecvTimeoutError::Timeout) => {
+                // With nothing open there is nothing to look after.
+                match next(&mut jobs, !self.open.is_empty()).await {
+                    Next::Job(job) => self.waiting.push_back(job),
+                    Next::Tick => {
                         self.care();
                         continue;
                     }
-                    Err(RecvTimeoutError::Disconnected) => return,
+                    Next::Closed => return,
                 }
             }
             // Whatever waits, up to the bound: this is what makes a group.
@@ -598,27 +626,27 @@ struct Reading {
     used: Instant,
 }
 
-fn read_loop(core: &Core, jobs: &Receiver<ReadJob>) {
+async fn read_loop(core: Arc<Core>, mut jobs: Receiver<ReadJob>) {
     let mut open: BTreeMap<AccountId, Reading> = BTreeMap::new();
-    loop {
-        match jobs.recv_timeout(TICK) {
-            Ok(ReadJob::Run(shared, work)) => {
-                if catch_unwind(AssertUnwindSafe(|| read_one(core, &mut open, &shared, work)))
+    while !core.is_stopped() {
+        match next(&mut jobs, !open.is_empty()).await {
+            Next::Job(ReadJob::Run(shared, work)) => {
+                if catch_unwind(AssertUnwindSafe(|| read_one(&core, &mut open, &shared, work)))
                     .is_err()
                 {
                     tracing::error!(account = %shared.id, "a read of the store panicked");
                     open.remove(&shared.id);
                 }
             }
-            Ok(ReadJob::Close(id, answer)) => {
+            Next::Job(ReadJob::Close(id, answer)) => {
                 open.remove(&id);
                 answer.send(()).unwrap_or_default();
             }
-            Err(RecvTimeoutError::Timeout) => {
+            Next::Tick => {
                 let now = core.ports.clock.monotonic();
                 open.retain(|_, r| now.saturating_duration_since(r.used) < IDLE_CLOSE);
             }
-            Ok(ReadJob::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Next::Job(ReadJob::Stop) | Next::Closed => return,
         }
     }
 }
@@ -658,12 +686,15 @@ fn read_one(core: &Core, open: &mut BTreeMap<AccountId, Reading>, shared: &Share
     }
 }
 
-fn checkpoint_loop(core: &Core, due: &Receiver<Option<Arc<Shared>>>) {
-    while let Ok(Some(shared)) = due.recv() {
+async fn checkpoint_loop(core: Arc<Core>, mut due: Receiver<Option<Arc<Shared>>>) {
+    while let Some(Some(shared)) = due.recv().await {
+        if core.is_stopped() {
+            return;
+        }
         let path = core.root.join(shared.id.to_string()).join("index.db");
         let done = checkpoint_file(&path, &how(&core.ports), &shared.gate, false);
         shared.checkpointing.store(false, Ordering::Release);
-        report_checkpoint(core, &shared, done.map(|_| ()));
+        report_checkpoint(&core, &shared, done.map(|_| ()));
     }
 }
 

@@ -506,6 +506,7 @@ impl World {
             figures,
             control: Some((listener, Rc::new(|_| true))),
             fatal: Arc::new(|error| panic!("{error}")),
+            workers: daemon::Workers::Threads,
         };
         let running = tokio::task::spawn_local(queue_runner::run(grants));
         let socket = tokio::net::UnixStream::connect(&path).await.unwrap();

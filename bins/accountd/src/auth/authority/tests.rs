@@ -12,6 +12,7 @@ use crate::{
 use aws_lc_rs::pbkdf2;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use config::directory::{Host, edit::Edit};
+use daemon::Workers;
 use storage::Open;
 use types::{ManualClock, SessionId};
 
@@ -49,8 +50,12 @@ async fn bench() -> Bench {
     let boot_start = boot.monotonic();
     let authority = Rc::new(Authority {
         directories: Rc::new(Directories::open(folder.path(), Host::default()).unwrap()),
-        vault: Vault::start(Records::open(folder.path(), Open::default()).unwrap()).unwrap(),
-        hashing: Hashing::start().unwrap(),
+        vault: Vault::start(
+            Records::open(folder.path(), Open::default()).unwrap(),
+            Workers::Threads,
+        )
+        .unwrap(),
+        hashing: Hashing::start(Workers::Threads).unwrap(),
         pepper: Rc::clone(&pepper) as Rc<dyn Pepper>,
         failed: RefCell::new(FailedLogins::new(&config::limits::Gate::default())),
         lives: Lives::default(),

@@ -83,6 +83,7 @@ pub(super) fn ports(
         random: Arc::new(Seeded::new(seed)),
         fatal: Arc::new(|_| {}),
         alarm: Arc::new(move |_, why| alarms.lock().unwrap().push(why.to_owned())),
+        workers: daemon::Workers::Threads,
     }
 }
 
