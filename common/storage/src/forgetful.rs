@@ -101,6 +101,7 @@ struct Log {
     read_only: bool,
     syncs: Syncs,
     written: u64,
+    open: usize,
 }
 
 /// How a write or a sync that is to fail does so.
@@ -134,6 +135,48 @@ fn kind_of(path: &Path) -> Kind {
 }
 
 impl Log {
+    fn over(root: &Path) -> io::Result<Self> {
+        let mut log = Self { root: root.to_owned(), ..Self::default() };
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder)? {
+                let path = entry?.path();
+                log.next_inode += 1;
+                log.names.insert(path.clone(), log.next_inode);
+                if path.is_dir() {
+                    log.base_folders.insert(path.clone());
+                    folders.push(path);
+                } else if !path.to_string_lossy().ends_with("-shm") {
+                    log.base.insert(path.clone(), std::fs::read(&path)?);
+                }
+            }
+        }
+        log.first_names = log.names.clone();
+        Ok(log)
+    }
+
+    /// Every name whose bytes or existence were changed.
+    fn changed(&self) -> BTreeSet<PathBuf> {
+        let (mut paths, mut inodes) = (BTreeSet::new(), BTreeSet::new());
+        for event in &self.events {
+            match event {
+                Event::Name { path, .. } => {
+                    paths.insert(path.clone());
+                }
+                Event::Write { inode, .. } | Event::Truncate { inode, .. } => {
+                    inodes.insert(*inode);
+                }
+                Event::Sync { .. }
+                | Event::Lost { .. }
+                | Event::SyncDir { .. }
+                | Event::Mark(_) => {}
+            }
+        }
+        let named = self.first_names.iter().chain(&self.names);
+        paths.extend(named.filter(|(_, i)| inodes.contains(*i)).map(|(path, _)| path.clone()));
+        paths
+    }
+
     fn inode(&mut self, path: &Path) -> u64 {
         if let Some(&inode) = self.names.get(path) {
             return inode;
@@ -207,7 +250,16 @@ impl Log {
 #[derive(Clone)]
 pub struct Forgetful {
     vfs: Arc<str>,
-    log: Arc<Mutex<Log>>,
+    log: Arc<Life>,
+}
+
+/// Empties the log with the last clone: the VFS keeps it for ever.
+struct Life(Arc<Mutex<Log>>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        *lock(&self.0) = Log::default();
+    }
 }
 
 impl Forgetful {
@@ -216,29 +268,62 @@ impl Forgetful {
     /// # Errors
     /// When `root` cannot be read, or SQLite refuses the VFS.
     pub fn over(root: &Path) -> io::Result<Self> {
-        let mut log = Log { root: root.to_owned(), ..Log::default() };
-        let mut folders = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder)? {
-                let path = entry?.path();
-                log.next_inode += 1;
-                log.names.insert(path.clone(), log.next_inode);
-                if path.is_dir() {
-                    log.base_folders.insert(path.clone());
-                    folders.push(path);
-                } else if !path.to_string_lossy().ends_with("-shm") {
-                    log.base.insert(path.clone(), std::fs::read(&path)?);
-                }
+        let log = Arc::new(Mutex::new(Log::over(root)?));
+        let vfs = vfs::register(Arc::clone(&log))?;
+        Ok(Self { vfs: vfs.into(), log: Arc::new(Life(log)) })
+    }
+
+    /// The power fails: below the root is then what [`Replay::image`] leaves for `seed`, and that
+    /// counts as durable. Files that never were changed through this disk stay as they are. All
+    /// of its files must be closed.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn cut(&self, seed: u64) -> io::Result<()> {
+        let mut log = self.log();
+        let mut replay = Replay::new(&log);
+        replay.advance_to(usize::MAX);
+        let image = replay.image(seed);
+        // Children before their folders.
+        for path in log.changed().into_iter().rev() {
+            let Ok(below) = path.strip_prefix(&log.root) else { continue };
+            if image.folders.contains(below) || image.files.contains_key(below) {
+                continue;
+            }
+            let gone = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            match gone {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
             }
         }
-        log.first_names = log.names.clone();
-        let log = Arc::new(Mutex::new(log));
-        let vfs = vfs::register(Arc::clone(&log))?;
-        Ok(Self { vfs: vfs.into(), log })
+        let changed = log.changed();
+        for below in &image.folders {
+            std::fs::create_dir_all(log.root.join(below))?;
+        }
+        for (below, bytes) in &image.files {
+            let path = log.root.join(below);
+            if changed.contains(&path) {
+                std::fs::write(&path, bytes)?;
+            }
+        }
+        let (lies, syncs) = (std::mem::take(&mut log.lies), std::mem::take(&mut log.syncs));
+        let root = log.root.clone();
+        *log = Log { lies, syncs, written: log.written, open: log.open, ..Log::over(&root)? };
+        Ok(())
+    }
+
+    /// Files that are open now.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.log().open
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        lock(&self.log)
+        lock(&self.log.0)
     }
 
     /// Writes something of the test's own between the events: what was acknowledged, and when.
@@ -300,6 +385,26 @@ struct ForgetfulFile {
     log: Arc<Mutex<Log>>,
 }
 
+impl ForgetfulFile {
+    fn new(
+        real: Box<dyn DiskFile>,
+        path: &Path,
+        log: &mut Log,
+        shared: &Arc<Mutex<Log>>,
+    ) -> Box<dyn DiskFile> {
+        log.open += 1;
+        let inode = log.inode(path);
+        Box::new(Self { real, inode, kind: kind_of(path), log: Arc::clone(shared) })
+    }
+}
+
+impl Drop for ForgetfulFile {
+    fn drop(&mut self) {
+        let mut log = lock(&self.log);
+        log.open = log.open.saturating_sub(1);
+    }
+}
+
 impl Disk for Forgetful {
     fn vfs(&self) -> Option<&str> {
         Some(&self.vfs)
@@ -322,14 +427,12 @@ impl Disk for Forgetful {
         let mut log = self.log();
         log.may_write().map_err(Refused::error)?;
         let real = RealDisk.create(path)?;
-        let inode = log.inode(path);
-        Ok(Box::new(ForgetfulFile { real, inode, kind: kind_of(path), log: Arc::clone(&self.log) }))
+        Ok(ForgetfulFile::new(real, path, &mut log, &self.log.0))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let real = RealDisk.open(path, access)?;
-        let inode = self.log().inode(path);
-        Ok(Box::new(ForgetfulFile { real, inode, kind: kind_of(path), log: Arc::clone(&self.log) }))
+        Ok(ForgetfulFile::new(real, path, &mut self.log(), &self.log.0))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -496,6 +599,30 @@ mod tests {
     fn a_lying_disk_is_found() {
         assert!(lost(&run(&[Kind::Journal])) > 10);
         assert!(lost(&run(&[Kind::Folder])) > 10);
+    }
+
+    #[test]
+    fn a_cut_in_place_leaves_what_was_synced_and_what_is_not_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("foreign"), "old").unwrap();
+        let disk = Forgetful::over(folder.path()).unwrap();
+        for seed in 0..12 {
+            let mut database = open(&disk, folder.path()).unwrap();
+            let before = database.read(|c| {
+                Ok::<i64, Error>(c.query_row("SELECT count(*) FROM a", [], |row| row.get(0))?)
+            });
+            assert_eq!(before.unwrap(), i64::try_from(seed).unwrap());
+            add(&mut database, 1).unwrap();
+            std::fs::write(folder.path().join("foreign"), "new").unwrap();
+            let loose = disk.create(&folder.path().join("loose")).unwrap();
+            loose.write_at(b"never synced", 0).unwrap();
+            assert!(disk.open_files() >= 3);
+            drop((database, loose));
+            assert_eq!(disk.open_files(), 0);
+            disk.cut(seed * 3).unwrap();
+            assert!(!folder.path().join("loose").exists());
+            assert_eq!(std::fs::read(folder.path().join("foreign")).unwrap(), b"new");
+        }
     }
 
     #[test]

@@ -198,7 +198,11 @@ unsafe extern "C" fn open(
         }
         if let Some(path) = path {
             let kind = kind_of(&path);
-            let inode = lock(&us.log).inode(&path);
+            let inode = {
+                let mut log = lock(&us.log);
+                log.open += 1;
+                log.inode(&path)
+            };
             let log = Arc::clone(&us.log);
             let sync_folder = kind == Kind::Journal && flags & ffi::SQLITE_OPEN_CREATE != 0;
             (*handle).known =
@@ -215,7 +219,10 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     unsafe {
         let handle = file.cast::<Handle>();
         if !(*handle).known.is_null() {
-            drop(Box::from_raw((*handle).known));
+            let known = Box::from_raw((*handle).known);
+            let mut log = lock(&known.log);
+            log.open = log.open.saturating_sub(1);
+            drop(log);
             (*handle).known = ptr::null_mut();
         }
     }
