@@ -6,7 +6,7 @@
 //! dot and did not answer may have delivered: that waits for the next attempt.
 
 use crate::{
-    Shared,
+    Shared, Wire,
     content::{Content, Gone},
     job::{Job, Tls},
     route::NoRoute,
@@ -16,16 +16,8 @@ use smtp::{
     Response,
     client::{Client, Ended, Lack, RecipientResult, Settings, Step, TlsUse, Transaction, timeouts},
 };
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
-    net::{TcpSocket, TcpStream},
-    time::timeout,
-};
+use std::{io, net::IpAddr, time::Duration};
+use tokio::{io::AsyncReadExt as _, time::timeout};
 use types::{Address, Domain};
 
 /// How long a TCP connection may take.
@@ -75,8 +67,6 @@ pub(crate) enum Whose {
     Ours,
 }
 
-trait Wire: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
 /// How one connection ended.
 enum Outcome {
@@ -255,16 +245,9 @@ async fn try_address(
     }
 }
 
-async fn connect(shared: &Shared, ip: IpAddr) -> io::Result<TcpStream> {
-    let (socket, bind) = match ip {
-        IpAddr::V4(_) => (TcpSocket::new_v4()?, shared.source.iter().find(|ip| ip.is_ipv4())),
-        IpAddr::V6(_) => (TcpSocket::new_v6()?, shared.source.iter().find(|ip| ip.is_ipv6())),
-    };
-    if let Some(source) = bind {
-        socket.bind(SocketAddr::new(*source, 0))?;
-    }
-    let connecting = socket.connect(SocketAddr::new(ip, shared.port));
-    timeout(CONNECT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+async fn connect(shared: &Shared, ip: IpAddr) -> io::Result<Box<dyn Wire>> {
+    let connecting = timeout(CONNECT, (shared.connect)(ip));
+    connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// One connection, from greeting to QUIT.
@@ -276,11 +259,10 @@ async fn talk(
     tls: TlsUse,
     content: &mut Content,
 ) -> (Outcome, bool) {
-    let stream = match connect(shared, ip).await {
-        Ok(stream) => stream,
+    let mut wire = match connect(shared, ip).await {
+        Ok(wire) => wire,
         Err(error) => return (Outcome::Nothing(format!("connect: {error}")), false),
     };
-    let mut wire: Box<dyn Wire> = Box::new(stream);
     // Who insists on TLS insists on the right server, too.
     let verify = if tls == TlsUse::Required { Verify::Pkix } else { Verify::Opportunistic };
     let mut client = Client::new(Settings { hello: job.ehlo.clone(), tls });

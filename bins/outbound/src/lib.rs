@@ -3,24 +3,25 @@
 #![forbid(unsafe_code)]
 
 pub mod authorities;
+mod connect;
 mod content;
 mod dialogue;
 mod job;
 mod route;
 mod serve;
 
+pub use connect::{Connect, Connecting, Wire, tcp};
+
 use ipc::{Acceptor, Dialer, Limits, Line, Role, schema::resolver_capnp::resolver};
-use std::{net::IpAddr, rc::Rc};
+use std::rc::Rc;
 use tokio::sync::mpsc;
 
 /// What outbound holds.
 pub struct Grants {
-    /// Addresses connections come from, at most one of a family.
-    pub source: Vec<IpAddr>,
+    /// Connects to other servers.
+    pub connect: Connect,
     /// TLS towards servers.
     pub tls: net::ClientTls,
-    /// The port of other servers: 25, and another in tests.
-    pub port: u16,
     /// `Resolver`.
     pub resolver: Dialer,
     /// Clients, as the supervisor wires them.
@@ -29,9 +30,8 @@ pub struct Grants {
 
 /// What the jobs share.
 pub(crate) struct Shared {
-    pub(crate) source: Vec<IpAddr>,
+    pub(crate) connect: Connect,
     pub(crate) tls: net::ClientTls,
-    pub(crate) port: u16,
     pub(crate) resolver: Line<resolver::Client>,
 }
 
@@ -41,9 +41,8 @@ pub const SMTP_PORT: u16 = 25;
 /// Takes jobs until no more clients can come.
 pub async fn run(grants: Grants) {
     let shared = Rc::new(Shared {
-        source: grants.source,
+        connect: grants.connect,
         tls: grants.tls,
-        port: grants.port,
         resolver: Line::new(grants.resolver, Limits::default()),
     });
     let slots = Rc::new(serve::Slots::default());

@@ -22,9 +22,8 @@ fn main() -> ExitCode {
             let slice: config::slice::Outbound = inherited.slice().context("slice")?;
             let resolver = inherited.dialer(Role::Resolver).context("no edge to resolver")?;
             let run = outbound::run(Grants {
-                source: slice.source,
+                connect: outbound::tcp(slice.source, SMTP_PORT),
                 tls,
-                port: SMTP_PORT,
                 resolver,
                 clients: inherited.acceptors,
             });

@@ -11,6 +11,6 @@ mod session;
 mod store;
 
 pub use grants::Grants;
-pub use listen::run;
+pub use listen::{Face, run};
 pub use session::{Origin, Service, serve_connection};
 pub use store::{Doors, Store};

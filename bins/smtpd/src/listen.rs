@@ -13,57 +13,110 @@ use net::{
     follow_certificates,
 };
 use smtp::server::{Role, Settings};
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
-use tokio::{net::TcpStream, task::JoinSet};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_util::task::TaskTracker;
+use types::SessionId;
+
+/// What the sessions of one role share, whoever brings their connections.
+pub struct Face {
+    doors: Doors,
+    services: Vec<Rc<Service>>,
+    new_id: Rc<dyn Fn() -> Option<SessionId>>,
+}
+
+impl Face {
+    /// Makes it, and begins to follow keyholder's certificates. `grants.listeners` are not touched.
+    ///
+    /// # Errors
+    /// TLS options that cannot be.
+    pub fn new(grants: &Grants) -> anyhow::Result<Self> {
+        let table = Certificates::new();
+        tokio::task::spawn_local(follow_certificates(grants.keyholder.clone(), table.clone()));
+        let keyholder = grants.keyholder.clone();
+        let slots = SigningSlots::new(move || {
+            let keyholder = keyholder.clone();
+            async move { keyholder.slot().await.map_err(|_| NoSlot) }
+        });
+        let accountd = grants.accountd.clone();
+        let doors = match grants.role {
+            Role::Mx => Doors::Mx(Line::new(accountd, Limits::SESSIONS)),
+            Role::Submission => Doors::Submission(Line::new(accountd, Limits::SESSIONS)),
+        };
+        let services = grants.slice.listeners.iter().map(|listener| {
+            let options = TlsOptions {
+                client_certificates: listener.client_auth,
+                only_tls_1_3: listener.only_tls_1_3,
+                alpn: Vec::new(),
+                clock: Arc::clone(&grants.clock),
+            };
+            anyhow::Ok(Rc::new(Service {
+                name: listener.name.clone(),
+                settings: Arc::new(settings(grants.role, listener, &grants.slice)),
+                tls: TlsAcceptor::new(table.clone(), slots.clone(), options).context("TLS")?,
+                certificates: table.clone(),
+                write: grants.slice.limits.write,
+                handshake: grants.slice.limits.tls_handshake,
+                clock: Arc::clone(&grants.clock),
+                figures: grants.figures,
+                stop: grants.stop.clone(),
+            }))
+        });
+        let services = services.collect::<anyhow::Result<_>>()?;
+        Ok(Self { doors, services, new_id: Rc::clone(&grants.new_id) })
+    }
+
+    /// The service of a listener.
+    #[must_use]
+    pub fn service(&self, listener: &str) -> Option<Rc<Service>> {
+        self.services.iter().find(|service| service.name == listener).cloned()
+    }
+
+    /// Serves a connection from `peer` to our address `local`. None: there is no name for it.
+    pub fn serve<S>(
+        &self,
+        service: &Rc<Service>,
+        stream: S,
+        peer: SocketAddr,
+        local: IpAddr,
+    ) -> Option<impl Future<Output = ()> + use<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let id = (self.new_id)()?;
+        let origin = Origin { peer: canonical(peer), local: local.to_canonical(), id };
+        let store = Store::new(self.doors.clone(), origin, service);
+        Some(serve_connection(stream, origin, Rc::clone(service), store))
+    }
+}
 
 /// Serves until told to stop and the last session is over.
 ///
 /// # Errors
 /// A listener cannot be served.
-pub async fn run(grants: Grants) -> anyhow::Result<()> {
-    let table = Certificates::new();
-    tokio::task::spawn_local(follow_certificates(grants.keyholder.clone(), table.clone()));
-    let keyholder = grants.keyholder.clone();
-    let slots = SigningSlots::new(move || {
-        let keyholder = keyholder.clone();
-        async move { keyholder.slot().await.map_err(|_| NoSlot) }
-    });
-    let doors = match grants.role {
-        Role::Mx => Doors::Mx(Line::new(grants.accountd.clone(), Limits::SESSIONS)),
-        Role::Submission => Doors::Submission(Line::new(grants.accountd.clone(), Limits::SESSIONS)),
-    };
+pub async fn run(mut grants: Grants) -> anyhow::Result<()> {
+    let listeners = std::mem::take(&mut grants.listeners);
+    let face = Rc::new(Face::new(&grants)?);
     let connections = Connections::at_most(usize::try_from(grants.slice.limits.connections)?);
     let sessions = TaskTracker::new();
     let mut loops = JoinSet::new();
-    for (name, socket) in grants.listeners {
-        let listener = grants.slice.listeners.iter().find(|listener| listener.name == name);
-        let listener = listener.with_context(|| format!("listener {name} without service"))?;
-        let options = TlsOptions {
-            client_certificates: listener.client_auth,
-            only_tls_1_3: listener.only_tls_1_3,
-            alpn: Vec::new(),
-            clock: Arc::clone(&grants.clock),
-        };
-        let service = Rc::new(Service {
-            name: name.clone(),
-            settings: Arc::new(settings(grants.role, listener, &grants.slice)),
-            tls: TlsAcceptor::new(table.clone(), slots.clone(), options).context("TLS")?,
-            certificates: table.clone(),
-            write: grants.slice.limits.write,
-            handshake: grants.slice.limits.tls_handshake,
-            clock: Arc::clone(&grants.clock),
-            figures: grants.figures,
-            stop: grants.stop.clone(),
-        });
-        let (doors, new_id, tracker) = (doors.clone(), Rc::clone(&grants.new_id), sessions.clone());
+    for (name, socket) in listeners {
+        let service = face.service(&name);
+        let service = service.with_context(|| format!("listener {name} without service"))?;
+        let (face, tracker) = (Rc::clone(&face), sessions.clone());
         let each = move |stream: TcpStream, peer: SocketAddr, permit| {
-            let (Some(id), Ok(local)) = (new_id(), stream.local_addr()) else { return };
-            let origin = Origin { peer: canonical(peer), local: canonical(local).ip(), id };
-            let store = Store::new(doors.clone(), origin, &service);
-            let service = Rc::clone(&service);
+            let Ok(local) = stream.local_addr() else { return };
+            let Some(session) = face.serve(&service, stream, peer, local.ip()) else { return };
             tracker.spawn_local(async move {
-                serve_connection(stream, origin, service, store).await;
+                session.await;
                 drop(permit);
             });
         };

@@ -56,6 +56,13 @@ impl Stream {
         Self { read: Box::new(read), write: Box::new(write) }
     }
 
+    /// The halves, for whoever stands between two ends and lets through what it likes, as the
+    /// simulated tree does.
+    #[must_use]
+    pub fn into_halves(self) -> (Box<dyn AsyncRead + Unpin>, Box<dyn AsyncWrite + Unpin>) {
+        (self.read, self.write)
+    }
+
     fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = UnixStream::from(fd);
         socket.set_nonblocking(true)?;
@@ -102,8 +109,9 @@ enum Way {
 }
 
 /// A request on an in-memory edge.
-pub(crate) struct MemoryRequest {
-    pub(crate) answer: oneshot::Sender<Stream>,
+pub(crate) enum MemoryRequest {
+    Rpc(oneshot::Sender<Stream>),
+    HandOver(HandOver),
 }
 
 /// The client's end of an edge to one server process. Cheap to clone.
@@ -171,7 +179,7 @@ impl Dialer {
             Way::Memory { requests } => {
                 let (answer, stream) = oneshot::channel();
                 let asked = timeout(DIAL_DEADLINE, async {
-                    requests.send(MemoryRequest { answer }).await.ok()?;
+                    requests.send(MemoryRequest::Rpc(answer)).await.ok()?;
                     stream.await.ok()
                 });
                 asked.await.ok().flatten().ok_or(Unavailable::Away)
@@ -197,6 +205,12 @@ impl Dialer {
         use std::os::fd::AsFd as _;
         if message.len() > MAX_HAND_OVER {
             return Err(Unavailable::Broken);
+        }
+        if let Way::Memory { requests } = &*self.way {
+            let fd = fd.try_clone().map_err(|_| Unavailable::Away)?;
+            let over = HandOver { message: message.to_vec(), fd };
+            let sent = requests.send(MemoryRequest::HandOver(over)).await;
+            return sent.map_err(|_| Unavailable::Away);
         }
         let mut bytes = Vec::with_capacity(message.len() + REQUEST_OCTETS);
         bytes.push(KIND_HAND_OVER);
@@ -376,13 +390,16 @@ async fn grant(channel: &Channel, kind: SocketType) -> Option<OwnedFd> {
 
 async fn accept_in_memory(requests: &mut mpsc::Receiver<MemoryRequest>) -> Option<Incoming> {
     loop {
-        let request = requests.recv().await?;
+        let answer = match requests.recv().await? {
+            MemoryRequest::Rpc(answer) => answer,
+            MemoryRequest::HandOver(over) => return Some(Incoming::HandOver(over)),
+        };
         let (ours, theirs) = tokio::io::duplex(crate::memory::BUFFER);
         let stream = |end| {
             let (read, write) = tokio::io::split(end);
             Stream::new(read, write)
         };
-        if request.answer.send(stream(theirs)).is_ok() {
+        if answer.send(stream(theirs)).is_ok() {
             return Some(Incoming::Rpc(stream(ours)));
         }
     }

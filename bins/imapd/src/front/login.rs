@@ -14,8 +14,8 @@ use ipc::{
 use net::{Conn, TlsAcceptor, write_within};
 use std::time::Duration;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UnixStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::UnixStream,
     time::timeout,
 };
 use types::Secret;
@@ -37,11 +37,11 @@ enum Answer {
     Failure(Failure),
 }
 
-struct Login<'a> {
+struct Login<'a, S> {
     shared: &'a Shared,
     accepted: &'a Accepted,
     peer: &'a mut Peer,
-    conn: Conn<TcpStream>,
+    conn: Conn<S>,
     front: Front,
     reader: Reader,
     out: Out,
@@ -52,13 +52,16 @@ struct Login<'a> {
 }
 
 /// Speaks with a client until it is logged in and handed over, or gone.
-pub(super) async fn until_log_in(
+pub(super) async fn until_log_in<S>(
     shared: &Shared,
     accepted: &Accepted,
     peer: &mut Peer,
-    conn: Conn<TcpStream>,
+    conn: Conn<S>,
     refused: bool,
-) -> Option<Handed> {
+) -> Option<Handed<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let security = match (conn.is_tls(), accepted.listener.starttls) {
         (true, _) => Security::Tls,
         (false, true) => Security::PlainWithStartTls,
@@ -92,8 +95,11 @@ pub(super) async fn until_log_in(
     timeout(WHOLE, login.talk()).await.unwrap_or_default()
 }
 
-impl Login<'_> {
-    async fn talk(mut self) -> Option<Handed> {
+impl<S> Login<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    async fn talk(mut self) -> Option<Handed<S>> {
         let mut next = Next::Read;
         loop {
             next = match next {

@@ -25,9 +25,18 @@ use ipc::{
 };
 use net::{Conn, Connections, Permit, TlsAcceptor};
 use std::{
-    cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+    cell::RefCell,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 use types::{Clock, SessionId};
 
@@ -70,38 +79,75 @@ struct Accepted {
     listener: Rc<ImapListener>,
     tls: TlsAcceptor,
     peer: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+/// What the connections of front share, whoever brings them.
+pub struct Face {
+    shared: Rc<Shared>,
+    tls: tls::Acceptors,
+}
+
+impl Face {
+    /// Makes it. `grants.listeners` are not touched.
+    ///
+    /// # Errors
+    /// TLS options that cannot be.
+    pub async fn new(grants: &Grants) -> anyhow::Result<Self> {
+        let tls = tls::acceptors(grants.keyholder.clone(), &grants.clock).await?;
+        let shared = Rc::new(Shared {
+            door: Line::new(grants.accountd.clone(), Limits::SESSIONS),
+            sessions: grants.sessions.clone(),
+            stop: grants.stop.clone(),
+            scratch: Rc::new(RefCell::new(vec![0; SCRATCH].into_boxed_slice())),
+            limits: grants.limits.clone(),
+        });
+        Ok(Self { shared, tls })
+    }
+
+    /// Serves a connection from `peer` to our address `local`. None: no such TLS options.
+    pub fn serve<S>(
+        &self,
+        listener: &Rc<ImapListener>,
+        stream: S,
+        peer: SocketAddr,
+        local: Option<IpAddr>,
+    ) -> Option<impl Future<Output = ()> + use<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let tls = self.tls.of(listener)?;
+        let accepted = Accepted { listener: Rc::clone(listener), tls, peer, local };
+        Some(connection(Rc::clone(&self.shared), accepted, stream))
+    }
 }
 
 /// Serves its listeners until it is drained.
 ///
 /// # Errors
 /// When a listener fails.
-pub async fn run(grants: Grants) -> anyhow::Result<()> {
-    let acceptors = tls::acceptors(grants.keyholder, &grants.clock).await?;
-    let shared = Rc::new(Shared {
-        door: Line::new(grants.accountd, Limits::SESSIONS),
-        sessions: grants.sessions,
-        stop: grants.stop.clone(),
-        scratch: Rc::new(RefCell::new(vec![0; SCRATCH].into_boxed_slice())),
-        limits: grants.limits,
-    });
-    let bound = usize::try_from(shared.limits.connections).unwrap_or(usize::MAX);
+pub async fn run(mut grants: Grants) -> anyhow::Result<()> {
+    let listeners = std::mem::take(&mut grants.listeners);
+    let face = Rc::new(Face::new(&grants).await?);
+    let bound = usize::try_from(grants.limits.connections).unwrap_or(usize::MAX);
     let connections = Connections::at_most(bound);
     let relayed = TaskTracker::new();
     let mut loops = JoinSet::new();
-    for (socket, listener) in grants.listeners {
-        let (shared, connections) = (Rc::clone(&shared), connections.clone());
-        let tls = acceptors.of(&listener).context("TLS options")?;
+    for (socket, listener) in listeners {
+        let (face, connections) = (Rc::clone(&face), connections.clone());
         let listener = Rc::new(listener);
         let (stop, relayed) = (grants.stop.clone(), relayed.clone());
         loops.spawn_local(async move {
             let draining = async {
                 stop.draining().await;
             };
-            net::accept_loop(socket, &connections, draining, |stream, peer, permit| {
-                let shared = Rc::clone(&shared);
-                let accepted = Accepted { listener: Rc::clone(&listener), tls: tls.clone(), peer };
-                relayed.spawn_local(connection(shared, accepted, stream, permit));
+            net::accept_loop(socket, &connections, draining, |stream, peer, permit: Permit| {
+                let local = stream.local_addr().ok().map(|address| address.ip());
+                let Some(connection) = face.serve(&listener, stream, peer, local) else { return };
+                relayed.spawn_local(async move {
+                    connection.await;
+                    drop(permit);
+                });
             })
             .await
         });
@@ -128,7 +174,10 @@ enum Entry {
     Refused,
 }
 
-async fn connection(shared: Rc<Shared>, accepted: Accepted, stream: TcpStream, permit: Permit) {
+async fn connection<S>(shared: Rc<Shared>, accepted: Accepted, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut id = [0; SessionId::OCTETS];
     if let Err(error) = getrandom::fill(&mut id) {
         tracing::error!(%error, "no random octets for a connection");
@@ -137,7 +186,7 @@ async fn connection(shared: Rc<Shared>, accepted: Accepted, stream: TcpStream, p
     let mut peer = Peer {
         ip: accepted.peer.ip(),
         port: accepted.peer.port(),
-        local_ip: stream.local_addr().ok().map(|address| address.ip()),
+        local_ip: accepted.local,
         session: SessionId::from_bytes(id),
         tls: Tls::default(),
         listener: accepted.listener.name.clone(),
@@ -175,7 +224,7 @@ async fn connection(shared: Rc<Shared>, accepted: Accepted, stream: TcpStream, p
         let ended = relay::run(handed, &shared.scratch, shared.limits.write).await;
         tracing::debug!(%session, ?ended, "relay is over");
     }
-    drop((entry, permit));
+    drop(entry);
 }
 
 async fn enter(shared: &Shared, peer: &Peer) -> Entry {

@@ -16,13 +16,13 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::UnixStream,
     time::{Instant, Sleep, sleep_until},
 };
 
 /// Both ends of what is relayed.
-pub(super) struct Handed {
-    pub(super) client: Conn<TcpStream>,
+pub(super) struct Handed<S> {
+    pub(super) client: Conn<S>,
     pub(super) session: UnixStream,
 }
 
@@ -50,8 +50,8 @@ struct Way {
 }
 
 /// Relays until one side is done.
-pub(super) async fn run(
-    mut handed: Handed,
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    mut handed: Handed<S>,
     scratch: &Rc<RefCell<Box<[u8]>>>,
     patience: Duration,
 ) -> Ended {
@@ -156,7 +156,10 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpStream},
+    };
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

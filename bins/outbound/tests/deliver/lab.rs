@@ -262,9 +262,8 @@ impl Lab {
         let (clients, inherited) = mpsc::channel(1);
         clients.try_send(side).map_err(drop).unwrap();
         let grants = Grants {
-            source: Vec::new(),
+            connect: ::outbound::tcp(Vec::new(), port),
             tls: net::ClientTls::new(RootCertStore::empty()).unwrap(),
-            port,
             resolver,
             clients: inherited,
         };
