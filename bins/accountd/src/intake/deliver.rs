@@ -18,8 +18,8 @@ const QUEUE_REPEAT: Duration = Duration::from_secs(30 * 86_400);
 /// What makes two deliveries one.
 #[derive(Debug, Clone)]
 pub(crate) enum Identity {
-    /// From a stranger: the reverse-path and the content, if it has a Message-ID. Without one, two
-    /// equal mails may be two mails.
+    /// From a stranger: the reverse-path and the content, unless it is known to have no Message-ID.
+    /// Without one, two equal mails may be two mails.
     Stranger(ReversePath),
     /// From our queue.
     Queue(QueueId),
@@ -34,7 +34,11 @@ impl Identity {
         };
         let kept = match self {
             Identity::Stranger(from) => {
-                parsed.facts.as_ref()?.message_id.as_ref()?;
+                // What no parser could read counts as having one: it comes again when the answer
+                // is lost, and then it may be read.
+                if let Some(facts) = &parsed.facts {
+                    facts.message_id.as_ref()?;
+                }
                 field(b"stranger");
                 field(from.to_inner().as_bytes());
                 field(&message.hash());
