@@ -45,6 +45,8 @@ struct Way {
     /// Written, but held back by the writer's own buffer.
     unflushed: bool,
     ended: bool,
+    /// The reader of this direction is gone.
+    refused: bool,
     /// Since when the reader of this direction takes nothing.
     stalled: Option<Instant>,
 }
@@ -59,8 +61,19 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     let ended = poll_fn(|context| {
         let Handed { client, session } = &mut handed;
-        let first = up.poll(context, client, session, scratch);
+        let first =
+            if up.refused { Poll::Pending } else { up.poll(context, client, session, scratch) };
         let second = down.poll(context, session, client, scratch);
+        if let Poll::Ready(Err(error)) = &first
+            && error.kind() == io::ErrorKind::BrokenPipe
+            && second.is_pending()
+        {
+            // The session has closed, and its last words may be on their way still.
+            up.refused = true;
+            up.stalled.get_or_insert_with(Instant::now);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         for way in [first, second] {
             if let Poll::Ready(result) = way {
                 return Poll::Ready(if result.is_ok() { Ended::Closed } else { Ended::Broken });
@@ -204,6 +217,27 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(relay, talk);
         assert_eq!(ended, Ended::Closed);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_last_words_of_a_session_arrive_though_its_client_goes_on() {
+        let (mut far, client) = pair().await;
+        let (mut behind, session) = UnixStream::pair().unwrap();
+        // More than the session takes: it says so and goes.
+        far.write_all(&[b'x'; 50_000]).await.unwrap();
+        let handed = Handed { client: Conn::Plain(client), session };
+        let scratch = scratch();
+        let relay = run(handed, &scratch, Duration::from_secs(5));
+        let talk = async {
+            behind.read_exact(&mut [0; 1024]).await.unwrap();
+            behind.write_all(b"* BYE\r\n").await.unwrap();
+            drop(behind);
+            let mut heard = [0; 7];
+            far.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"* BYE\r\n");
+        };
+        let (ended, ()) = tokio::join!(relay, talk);
+        assert_ne!(ended, Ended::Stalled);
     }
 
     #[tokio::test(flavor = "current_thread")]
