@@ -5,9 +5,14 @@ use crate::{
     guard::{Guarded, Meter, MeteredWrite},
 };
 use capnp::{capability::FromClientHook, message::ReaderOptions};
-use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty::VatNetwork};
+use capnp_rpc::{Disconnector, RpcSystem, rpc_twoparty_capnp::Side, twoparty::VatNetwork};
 use futures::io::{BufReader, BufWriter};
-use std::rc::Rc;
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Waker},
+};
 use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
 
 /// Octets a stream may have on its way unacknowledged; and the chunk size of our bodies.
@@ -50,10 +55,23 @@ fn system(
     (RpcSystem::new(Box::new(guarded), bootstrap), meter)
 }
 
+/// Takes a connection apart when it ends before its time. The runtime does not do that: an object
+/// of ours that holds one of the peer's holds the connection, the connection holds the object, and
+/// dropped together they would stay for ever, with all else that the connection holds.
+struct Parting(Disconnector<Side>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        // The first poll does all but the shutdown of the socket, which ends with its last holder.
+        // After an orderly end it finds nothing to do.
+        let _ = Pin::new(&mut self.0).poll(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
 async fn run(system: RpcSystem<Side>, meter: Rc<Meter>) -> Ended {
+    let _parting = Parting(system.get_disconnector());
     tokio::select! {
         biased;
-        // Dropping the system drops every object of the connection, and the socket.
         offence = meter.broken() => Ended::Refused(offence),
         result = system => match result {
             Ok(()) => Ended::Closed,

@@ -295,3 +295,66 @@ fn objects_that_are_never_released_are_bounded() {
         assert_eq!(held.get(), 0);
     });
 }
+
+/// An object that holds one of its peer's goes with the connection, however that ends: a cycle of
+/// the two would hold the place of every object of the connection for ever.
+#[test]
+fn objects_that_hold_each_other_go_with_their_connection() {
+    use ipc::schema::accountd_capnp::config;
+    struct Giver(Rc<Cell<usize>>);
+    struct Watch(
+        Rc<Cell<usize>>,
+        #[expect(dead_code, reason = "held")] types_capnp::watched::Client,
+    );
+    struct Ear(Rc<Cell<usize>>);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+    impl Drop for Ear {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+    impl types_capnp::handle::Server for Watch {}
+    impl types_capnp::watched::Server for Ear {}
+    impl config::Server for Giver {
+        async fn watch(
+            self: Rc<Self>,
+            params: config::WatchParams,
+            mut results: config::WatchResults,
+        ) -> Result<(), capnp::Error> {
+            self.0.set(self.0.get() + 1);
+            let watch = Watch(Rc::clone(&self.0), params.get()?.get_sink()?);
+            results.get().set_handle(new_client(watch));
+            Ok(())
+        }
+    }
+    for kill_server in [true, false] {
+        local(async {
+            let held = Rc::new(Cell::new(0));
+            let (ours, theirs) = duplex(64 * 1024);
+            let stream = |end| {
+                let (read, write) = split(end);
+                Stream::new(read, write)
+            };
+            let giver: config::Client = new_client(Giver(Rc::clone(&held)));
+            let serving = spawn_local(serve(stream(ours), giver.client, TIGHT));
+            let (client, asking) = ipc::connect::<config::Client>(stream(theirs), TIGHT);
+            let asking = spawn_local(asking);
+            let mut request = client.watch_request();
+            held.set(held.get() + 1);
+            request.get().set_sink(new_client(Ear(Rc::clone(&held))));
+            let answer = request.send().promise.await.unwrap();
+            let handle = answer.get().unwrap().get_handle().unwrap();
+            assert_eq!(held.get(), 2);
+            let (killed, other) = if kill_server { (serving, asking) } else { (asking, serving) };
+            killed.abort();
+            assert!(killed.await.unwrap_err().is_cancelled());
+            assert_eq!(other.await.unwrap(), Ended::Closed);
+            drop((client, handle, answer));
+            assert_eq!(held.get(), 0, "killed the server: {kill_server}");
+        });
+    }
+}
