@@ -67,7 +67,6 @@ pub(crate) enum Whose {
     Ours,
 }
 
-
 /// How one connection ended.
 enum Outcome {
     /// Each recipient was answered. Whether the server may have delivered what it did not answer.

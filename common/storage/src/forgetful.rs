@@ -386,7 +386,7 @@ struct ForgetfulFile {
 }
 
 impl ForgetfulFile {
-    fn new(
+    fn boxed(
         real: Box<dyn DiskFile>,
         path: &Path,
         log: &mut Log,
@@ -427,12 +427,12 @@ impl Disk for Forgetful {
         let mut log = self.log();
         log.may_write().map_err(Refused::error)?;
         let real = RealDisk.create(path)?;
-        Ok(ForgetfulFile::new(real, path, &mut log, &self.log.0))
+        Ok(ForgetfulFile::boxed(real, path, &mut log, &self.log.0))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let real = RealDisk.open(path, access)?;
-        Ok(ForgetfulFile::new(real, path, &mut self.log(), &self.log.0))
+        Ok(ForgetfulFile::boxed(real, path, &mut self.log(), &self.log.0))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

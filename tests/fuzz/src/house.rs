@@ -5,7 +5,7 @@
 
 use crate::wire::{lexicon::Lexicon, peer::Connector};
 use config::slice;
-use daemon::{Figures, Stop};
+use daemon::{Figures, Stop, Workers};
 use ipc::{Acceptor, Dialer, Role};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{
@@ -146,10 +146,9 @@ impl House {
             |clients, resolver| async move {
                 let roots = rustls::RootCertStore::empty();
                 outbound::run(outbound::Grants {
-                    source: Vec::new(),
-                    tls: net::ClientTls::new(roots).expect("no authorities at all"),
                     // Nobody listens there.
-                    port: 1,
+                    connect: outbound::tcp(Vec::new(), 1),
+                    tls: net::ClientTls::new(roots).expect("no authorities at all"),
                     resolver: Dialer::from_connector(resolver).expect("a socket"),
                     clients: clients.acceptors(),
                 })
@@ -180,6 +179,7 @@ impl House {
                     figures: Figures::detached(),
                     control: Some((listener, Rc::new(|_| true))),
                     fatal: Arc::new(|error| panic!("the queue's disk: {error}")),
+                    workers: Workers::Threads,
                 };
                 let ended = queue_runner::run(grants).await;
                 panic!("queue-runner ended: {ended:?}");
@@ -293,6 +293,7 @@ impl House {
                     clients: clients.acceptors(),
                     clock: Arc::new(clock),
                     figures: Figures::detached(),
+                    workers: Workers::Threads,
                 };
                 keyholder::run(grants).await.expect("keyholder runs");
             },
@@ -337,6 +338,7 @@ impl House {
                     announce: Rc::new(move || {
                         let _ = tell.send(());
                     }),
+                    workers: Workers::Threads,
                 };
                 let ended = accountd::run(grants, std::future::pending()).await;
                 panic!("accountd ended: {ended:?}");
