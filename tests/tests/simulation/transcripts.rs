@@ -6,7 +6,7 @@ use super::{
     world::{Who, World},
 };
 use ipc::Role;
-use mox_tests::transcript::{self, Heard, Transcript};
+use mox_tests::transcript::{self, Heard, Transcript, Wanted};
 use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, rc::Rc, thread, time::Duration};
 use tempfile::TempDir;
 use tokio::{
@@ -201,7 +201,7 @@ impl transcript::World for Stage {
         Ok(())
     }
 
-    fn hear(&mut self, connection: u32) -> Result<Heard, String> {
+    fn hear(&mut self, connection: u32, _: Wanted) -> Result<Heard, String> {
         let mut lines = self.open.remove(&connection).ok_or("not open")?;
         let heard = self.wait(async {
             loop {
