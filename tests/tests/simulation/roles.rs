@@ -263,7 +263,7 @@ fn smtpd(world: &Rc<World>, who: Who, birth: Birth) -> Main {
 fn imap_session(world: &Rc<World>, who: Who, birth: Birth) -> Main {
     let grants = imapd::session::Grants {
         // As the pure machines of the transcripts have it.
-        limits: config::limits::Imap { append: 1 << 20, ..Default::default() },
+        limits: config::limits::Imap { append: 1_000_000, ..Default::default() },
         accountd: world.dialer(who, ACCOUNTD),
         fronts: birth.acceptors,
         stop: birth.stop,
