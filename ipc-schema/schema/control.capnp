@@ -38,6 +38,7 @@ interface AccountAdmin {
   domainRemove @16 (domain :Text) -> (problem :Problem);
 
   messageShow @17 (account :Text, mailbox :Text, uid :UInt32, sink :Types.ByteSink) -> (problem :Problem);
+  # At the control socket alone; refused to httpd admin.
   directoryRead @18 () -> (text :Data, revision :UInt64);
   # domains.toml as it is.
   directoryWrite @19 (text :Data, revision :UInt64) -> (problem :Problem);

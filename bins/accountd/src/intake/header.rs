@@ -37,6 +37,20 @@ pub(crate) fn lacks_header(content: &[u8]) -> bool {
     !is_field && !matches!(line, b"" | b"\r") && !line.starts_with(b"From ")
 }
 
+/// Whether a text is what a face may put on top of a message: its one Received field, or nothing. It
+/// comes there after the message was checked, so any other field would be one that nobody checked:
+/// another From above the one that is the sender's own.
+pub(crate) fn is_received(text: &str) -> bool {
+    let starts = text.split_inclusive("\r\n").filter(|line| !line.starts_with([' ', '\t']));
+    let names: Vec<&str> =
+        starts.map(|line| line.split_once(':').map_or(line, |(name, _)| name)).collect();
+    match names[..] {
+        [] => true,
+        [name] => name.eq_ignore_ascii_case("Received") && is_fields(text),
+        _ => false,
+    }
+}
+
 /// RFC 5321 §4.4: the reverse-path, put in front by the system that delivers.
 pub(crate) fn return_path(from: &ReversePath) -> String {
     format!("Return-Path: {from}\r\n")
@@ -111,6 +125,26 @@ mod tests {
         for without in [&b"hello\r\n"[..], b" A: b\r\n", b"it was 15:00\r\n", b":\r\n", b"\xe4: b"]
         {
             assert!(lacks_header(without), "{without:?}");
+        }
+    }
+
+    #[test]
+    fn a_face_puts_its_received_on_top_and_nothing_else() {
+        assert!(is_received(""));
+        assert!(is_received("Received: from a\r\n by b\r\n"));
+        for bad in [
+            "From: <bob@example.org>\r\n",
+            "From: <bob@example.org>\r\nReceived: from a\r\n",
+            "Received: from a\r\nFrom: <bob@example.org>\r\n",
+            "Received: from a\r\nReceived: from b\r\n",
+            "Received: from a\r\n\r\nbody\r\n",
+            "Received: from a\nFrom: <bob@example.org>\r\n",
+            "Received: from a\rFrom: <bob@example.org>\r\n",
+            "Received : from a\r\n",
+            " Received: from a\r\n",
+            "Received: from a",
+        ] {
+            assert!(!is_received(bad), "{bad:?}");
         }
     }
 

@@ -25,8 +25,10 @@ const CALL: Duration = Duration::from_secs(10);
 const AWAY: Duration = Duration::from_secs(5);
 /// The pause between two dials.
 const DIAL_AGAIN: Duration = Duration::from_millis(20);
-/// Octets of a blob we keep; larger ones make the message opaque.
-const MAX_BLOB: u64 = 8 << 20;
+/// Octets of a message's blobs together; more makes it opaque. A session gets them in one answer, and
+/// one above its bound would end the line of every session of its process, each time somebody looks
+/// at the message. The most parts and addresses that a parser tells of are 3 MiB.
+const MAX_BLOBS: u64 = 3_840 << 10;
 /// Octets of text of one part.
 const MAX_TEXT: u64 = 1 << 20;
 /// Octets of text of all parts.
@@ -218,11 +220,12 @@ async fn read(
     let message_id = summary.get_message_id()?.to_str()?;
     let references = texts(summary.get_references()?)?;
     let first_kept = references.len().saturating_sub(MAX_REFERENCES);
-    let headers = blob(facts, Blob::Headers, asked.headers.await?).await?;
+    let mut room = MAX_BLOBS;
+    let headers = blob(facts, Blob::Headers, asked.headers.await?, &mut room).await?;
     let facts = Facts {
         sent: summary.get_has_date().then(|| UnixNanos(summary.get_sent_unix_ns())),
-        envelope: blob(facts, Blob::Envelope, asked.envelope.await?).await?,
-        body_structure: blob(facts, Blob::Structure, asked.structure.await?).await?,
+        envelope: blob(facts, Blob::Envelope, asked.envelope.await?, &mut room).await?,
+        body_structure: blob(facts, Blob::Structure, asked.structure.await?, &mut room).await?,
         sections: Vec::new(),
         header_text: String::from_utf8_lossy(&headers).into_owned(),
         headers,
@@ -308,8 +311,16 @@ fn ask_text(facts: &facts::Client, index: u32, offset: u64) -> Asking {
     })
 }
 
-async fn blob(facts: &facts::Client, kind: Blob, first: Piece) -> Result<Vec<u8>, capnp::Error> {
-    pieces(MAX_BLOB, first, async |offset| ask_blob(facts, kind, offset).await).await
+/// Takes what it reads from `room`.
+async fn blob(
+    facts: &facts::Client,
+    kind: Blob,
+    first: Piece,
+    room: &mut u64,
+) -> Result<Vec<u8>, capnp::Error> {
+    let whole = pieces(*room, first, async |offset| ask_blob(facts, kind, offset).await).await?;
+    *room = room.saturating_sub(whole.len() as u64);
+    Ok(whole)
 }
 
 async fn body_text(

@@ -10,13 +10,19 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Octets that stay in memory.
 const IN_MEMORY: usize = 65_536;
 /// Octets of a file that are looked at together when it is read back.
 const PIECE: usize = 65_536;
 const FOLDER: &str = "tmp";
+/// Messages that arrive at once from one kind of sender: in memory 256 MiB of them, or as many
+/// descriptors, and four kinds stay below what the process may have. More than honest faces send; one
+/// that was taken over could else begin messages until there is no memory, or no file to open.
+const MAX_ARRIVING: usize = 4_096;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +44,54 @@ impl From<io::Error> for SpoolError {
         }
     }
 }
+
+/// Who sends: each kind has places of its own, so that none takes another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Stranger,
+    User,
+    Append,
+    Queue,
+}
+
+/// Too many messages of this kind arrive at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many messages arrive at once")]
+pub(crate) struct Crowded;
+
+/// The places of messages that arrive.
+pub(crate) struct Places([Arc<Semaphore>; 4]);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::of(MAX_ARRIVING)
+    }
+}
+
+impl Places {
+    fn of(count: usize) -> Self {
+        Self(std::array::from_fn(|_| Arc::new(Semaphore::new(count))))
+    }
+
+    /// A place, given back with the last of the message.
+    pub(crate) fn take(&self, way: Way) -> Result<Place, Crowded> {
+        let [stranger, user, append, queue] = &self.0;
+        let room = match way {
+            Way::Stranger => stranger,
+            Way::User => user,
+            Way::Append => append,
+            Way::Queue => queue,
+        };
+        Arc::clone(room).try_acquire_owned().map(Place).map_err(|_| {
+            tracing::warn!(?way, "too many messages arrive at once");
+            Crowded
+        })
+    }
+}
+
+/// The right to be a message that arrives.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
 
 /// Makes the folder of spooled files and empties it.
 pub(crate) fn prepare(folder: &Path) -> io::Result<()> {
@@ -61,6 +115,7 @@ pub(crate) struct Spool {
     held: Held,
     fault: Option<SpoolError>,
     workers: Workers,
+    place: Place,
 }
 
 enum Held {
@@ -69,7 +124,7 @@ enum Held {
 }
 
 impl Spool {
-    pub(crate) fn new(folder: &Path, max: u64, workers: Workers) -> Self {
+    pub(crate) fn new(folder: &Path, max: u64, workers: Workers, place: Place) -> Self {
         Self {
             folder: folder.join(FOLDER),
             max,
@@ -79,6 +134,7 @@ impl Spool {
             held: Held::Memory(Vec::new()),
             fault: None,
             workers,
+            place,
         }
     }
 
@@ -130,10 +186,8 @@ impl Spool {
             Held::Memory(memory) => Body::Memory(memory),
             Held::File(file) => Body::File(file),
         };
-        Ok(Spooled {
-            prefix: Rc::default(),
-            inner: Rc::new(Inner { body, len: self.len, hash, eight_bit }),
-        })
+        let inner = Inner { body, len: self.len, hash, eight_bit, _place: Some(self.place) };
+        Ok(Spooled { prefix: Rc::default(), inner: Rc::new(inner) })
     }
 }
 
@@ -172,6 +226,7 @@ struct Inner {
     len: u64,
     hash: [u8; 32],
     eight_bit: bool,
+    _place: Option<Place>,
 }
 
 enum Body {
@@ -186,7 +241,7 @@ impl Spooled {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
         let (len, eight_bit) = (bytes.len() as u64, !bytes.is_ascii());
-        let inner = Inner { body: Body::Memory(bytes), len, hash, eight_bit };
+        let inner = Inner { body: Body::Memory(bytes), len, hash, eight_bit, _place: None };
         Self { prefix: Rc::default(), inner: Rc::new(inner) }
     }
 
@@ -253,7 +308,8 @@ mod tests {
     async fn spool(max: u64, chunks: &[&[u8]]) -> Result<Spooled, SpoolError> {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path()).unwrap();
-        let mut spool = Spool::new(folder.path(), max, Workers::Threads);
+        let place = Places::default().take(Way::Stranger).unwrap();
+        let mut spool = Spool::new(folder.path(), max, Workers::Threads, place);
         for chunk in chunks {
             spool = spool.push(chunk).await;
         }
@@ -286,6 +342,28 @@ mod tests {
                 assert_eq!(spooled.content().unwrap().len(), len as u64);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_one_kind_is_no_other_kinds_trouble() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::of(2);
+        let spool = |way| {
+            let place = places.take(way)?;
+            Ok::<_, Crowded>(Spool::new(folder.path(), 100, Workers::Threads, place))
+        };
+        let (first, second) = (spool(Way::Stranger).unwrap(), spool(Way::Stranger).unwrap());
+        assert_eq!(spool(Way::Stranger).err(), Some(Crowded));
+        spool(Way::User).unwrap();
+        // The place is the message's until the last of it is gone.
+        let whole = first.push(b"x").await.finish().unwrap();
+        let with_prefix = whole.with_prefix(b"A: b\r\n".to_vec());
+        drop(whole);
+        assert!(spool(Way::Stranger).is_err());
+        drop(with_prefix);
+        drop(spool(Way::Stranger).unwrap());
+        drop(second);
+        spool(Way::Stranger).unwrap();
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 use super::{
     header, recipients,
     refusal::Refusal,
-    spool::{Spool, Spooled},
+    spool::{Crowded, Spool, Spooled, Way},
 };
 use crate::{
     auth::authority::Session,
@@ -135,12 +135,14 @@ impl Service {
     }
 
     /// A new spool for a message to us.
-    pub(crate) fn spool(&self) -> Spool {
-        Spool::new(&self.folder, self.settings.max_message, self.workers)
+    pub(crate) fn spool(&self, way: Way) -> Result<Spool, Crowded> {
+        let place = self.places.take(way)?;
+        Ok(Spool::new(&self.folder, self.settings.max_message, self.workers, place))
     }
 
     /// And for one from the queue, which has our own fields and signatures on top already.
-    pub(crate) fn spool_from_queue(&self) -> Spool {
-        Spool::new(&self.folder, store::MAX_MESSAGE, self.workers)
+    pub(crate) fn spool_from_queue(&self) -> Result<Spool, Crowded> {
+        let place = self.places.take(Way::Queue)?;
+        Ok(Spool::new(&self.folder, store::MAX_MESSAGE, self.workers, place))
     }
 }

@@ -3,6 +3,7 @@
 use super::{append::AppendServer, mailbox::MailboxServer, watched, wire};
 use crate::{
     auth::authority::Session,
+    intake::spool::Crowded,
     service::Service,
     store::{self, FIRST_MODSEQ, MailboxInfo, StoreError},
 };
@@ -359,7 +360,7 @@ impl account::Server for AccountServer {
         };
         let now = self.service.clock.now();
         let received = if received.0 == 0 { now } else { received };
-        to.set_sink(ipc::new_client(AppendServer::new(
+        let append = AppendServer::new(
             Rc::clone(&self.service),
             Rc::clone(&self.session.live),
             self.account.clone(),
@@ -367,7 +368,11 @@ impl account::Server for AccountServer {
             (flags, keywords),
             received,
             params.get_binary(),
-        )));
+        );
+        match append {
+            Ok(append) => to.set_sink(ipc::new_client(append)),
+            Err(Crowded) => to.set_temporary(()),
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::wire;
 use crate::{
     auth::live::Live,
-    intake::spool::{Spool, SpoolError},
+    intake::spool::{Crowded, Spool, SpoolError, Way},
     service::Service,
     store::{self, Flags, Keyword, MailboxId, NewMessage, StoreError, Stored},
 };
@@ -83,10 +83,10 @@ impl AppendServer {
         marks: (Flags, Vec<Keyword>),
         received: UnixNanos,
         binary: bool,
-    ) -> Self {
-        let spool = RefCell::new(Some(service.spool()));
+    ) -> Result<Self, Crowded> {
+        let spool = RefCell::new(Some(service.spool(Way::Append)?));
         let after_cr = (!binary).then(Cell::default);
-        Self { service, live, account, mailbox, marks, received, spool, after_cr }
+        Ok(Self { service, live, account, mailbox, marks, received, spool, after_cr })
     }
 
     async fn store(&self) -> Result<Stored, Refused> {

@@ -5,7 +5,7 @@ use super::{account::AccountServer, inbound::SubmitterServer, wire};
 use crate::{
     auth::{
         authority::{Exchange, Failure, Proved, Session, Step},
-        sasl::MAX_MESSAGE,
+        sasl::{MAX_MESSAGE, Mechanism},
         ticket::{EdgeId, Scope},
     },
     service::Service,
@@ -72,7 +72,13 @@ impl authenticator::Server for AuthenticatorServer {
             return Err(wire::broken("a SASL message above its bound"));
         }
         let initial = Some(initial).filter(|_| params.get_has_initial());
-        let step = self.service.authority.start(mechanism, peer, self.edge, initial).await;
+        // httpd asks for no client certificate, so what it says of one is made up.
+        let by_key = Mechanism::named(mechanism) == Some(Mechanism::External);
+        let step = if by_key && self.gives == Gives::Account {
+            Step::Failure(Failure::UnknownMechanism)
+        } else {
+            self.service.authority.start(mechanism, peer, self.edge, initial).await
+        };
         let to = results.get().init_step();
         answer(&self.service, self.edge, self.gives, session, step, to).await
     }

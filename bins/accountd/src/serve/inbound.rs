@@ -10,7 +10,7 @@ use crate::{
         recipients::{self, MAX_RECIPIENTS, MAX_TARGETS, Recipient, Target},
         refusal::Refusal,
         special::{self, Place, Special},
-        spool::Spool,
+        spool::{Spool, Way},
         submit::Draft,
     },
     peer::Peer,
@@ -290,11 +290,16 @@ impl transaction::Server for Transaction {
         if state.closed || state.accepted == 0 {
             return Err(wire::broken("DATA without a recipient, or twice"));
         }
+        let way = match self.sender {
+            Sender::Stranger => Way::Stranger,
+            Sender::User { .. } => Way::User,
+        };
+        let spool = self.service.spool(way).map_err(wire::later)?;
         state.closed = true;
         let sink = Sink {
             transaction: Rc::clone(&self),
             state: state.clone(),
-            spool: RefCell::new(Some(self.service.spool())),
+            spool: RefCell::new(Some(spool)),
         };
         results.get().set_sink(ipc::new_client(sink));
         Ok(())
@@ -396,8 +401,8 @@ impl message_sink::Server for Sink {
         mut results: message_sink::CommitResults,
     ) -> Result<(), capnp::Error> {
         let received = params.get()?.get_received()?.to_str()?;
-        if !header::is_fields(received) {
-            return Err(wire::broken("a Received that is no header field"));
+        if !header::is_received(received) {
+            return Err(wire::broken("a Received that is no such field, or more than one"));
         }
         let outcome = self.take(received).await;
         let session = self.transaction.peer.session;

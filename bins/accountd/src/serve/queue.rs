@@ -167,7 +167,7 @@ impl delivery::Server for DeliveryServer {
             queue,
             prefix: format!("{}{prefix}", header::return_path(&from)),
             to: params.get_to()?.to_str()?.to_owned(),
-            spool: RefCell::new(Some(self.service.spool_from_queue())),
+            spool: RefCell::new(Some(self.service.spool_from_queue().map_err(wire::later)?)),
             service: Rc::clone(&self.service),
         };
         results.get().set_sink(ipc::new_client(sink));

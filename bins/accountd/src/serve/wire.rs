@@ -2,6 +2,7 @@
 
 use crate::{
     auth::{authority::Failure, live::Revoked, scram::Bindings},
+    intake::spool::Crowded,
     peer::{Peer, Tls},
     store::{
         Flags, Keyword, KeywordBits, KeywordNames, MailboxInfo, MessageRow, Role, Uid, UidSet,
@@ -24,6 +25,11 @@ const MAX_RANGES: u32 = 65_536;
 /// A peer broke its contract: its call fails, and the log says why.
 pub(super) fn broken(what: &str) -> capnp::Error {
     capnp::Error::failed(what.to_owned())
+}
+
+/// There is no room now: whoever asks may ask again.
+pub(super) fn later(why: Crowded) -> capnp::Error {
+    capnp::Error::overloaded(why.to_string())
 }
 
 /// The session's right is gone.
