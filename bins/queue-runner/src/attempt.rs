@@ -19,9 +19,10 @@ use ipc::{
     },
     within,
 };
+use smtp::Enhanced;
 use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
-use types::{QueueId, SubmissionId, UnixNanos};
+use types::{Domain, QueueId, SubmissionId, UnixNanos};
 
 /// How long a short call may take.
 const SHORT: Duration = Duration::from_secs(10);
@@ -285,21 +286,35 @@ async fn end_outbound(
         .collect()
 }
 
+/// What outbound says of one recipient, as far as it can be true: it goes into a notification, and
+/// outbound talks to strangers.
 fn read_result(result: recipient_result::Reader<'_>) -> anyhow::Result<Outcome> {
-    let mut text = String::from_utf8_lossy(result.get_text()?.as_bytes()).into_owned();
-    let cut = (0..=MAX_TEXT.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    text.truncate(cut.unwrap_or(0));
-    let failure = Failure {
-        code: result.get_code(),
-        enhanced: result.get_enhanced()?.to_string()?,
-        text,
-        host: result.get_remote_host()?.to_string()?,
+    let kind = result.get_kind()?;
+    let unsaid = match kind {
+        outbound_capnp::recipient_result::Kind::Delivered => 250,
+        outbound_capnp::recipient_result::Kind::Permanent => 550,
+        outbound_capnp::recipient_result::Kind::Temporary => 451,
     };
-    Ok(match result.get_kind()? {
+    let code = Some(result.get_code()).filter(|code| (200..600).contains(code) || *code == 0);
+    let enhanced = Enhanced::parse(result.get_enhanced()?.to_str().unwrap_or_default());
+    let host = result.get_remote_host()?.to_str().unwrap_or_default().parse::<Domain>();
+    let failure = Failure {
+        code: code.unwrap_or(unsaid),
+        enhanced: enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default(),
+        text: one_line(&String::from_utf8_lossy(result.get_text()?.as_bytes())),
+        host: host.map(|host| host.to_string()).unwrap_or_default(),
+    };
+    Ok(match kind {
         outbound_capnp::recipient_result::Kind::Delivered => Outcome::Delivered(failure.line()),
         outbound_capnp::recipient_result::Kind::Permanent => Outcome::Permanent(failure),
         outbound_capnp::recipient_result::Kind::Temporary => Outcome::Temporary(failure),
     })
+}
+
+/// At most [`MAX_TEXT`] octets of a text, and no control characters.
+fn one_line(text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(MAX_TEXT)];
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Reads the content from the spool on the queue's thread and hands it on, a chunk at a time.
