@@ -52,6 +52,7 @@ impl Layout {
         identities: &Identities,
     ) -> anyhow::Result<Self> {
         make_parents(data)?;
+        trusted_parents(data, identities.own.uid)?;
         searchable_parents(data, identities)?;
         let own = identities.own;
         // Roles must reach their folders in it, and need not list it.
@@ -132,6 +133,35 @@ fn make_parents(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whoever owns a folder on the way can put another one in our place between two looks, and have
+/// root change modes and owners there; so the way has to be root's, or ours.
+fn trusted_parents(data: &Path, own: u32) -> anyhow::Result<()> {
+    for parent in data.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+        let shown = parent.display();
+        // Of a link itself, too: its owner decides where it leads.
+        let link = parent.symlink_metadata().with_context(|| format!("look at {shown}"))?;
+        let found = parent.metadata().with_context(|| format!("look at {shown}"))?;
+        for uid in [link.uid(), found.uid()] {
+            if uid != 0 && uid != own {
+                bail!(
+                    "{shown}, on the way to {}, belongs to uid {uid}, who could put another \
+                     folder in its place; choose another folder, or mend it with: chown root {shown}",
+                    data.display()
+                );
+            }
+        }
+        // In a folder like /tmp only owners may replace what is theirs.
+        if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 {
+            bail!(
+                "{shown}, on the way to {}, can be written by others; mend it with: \
+                 chmod go-w {shown}",
+                data.display()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// A role reaches its own folder by its path, so its uid must be able to pass every parent.
 fn searchable_parents(data: &Path, identities: &Identities) -> anyhow::Result<()> {
     if identities.without_root() {
@@ -187,6 +217,39 @@ mod tests {
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o777, "it was not touched");
         std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
         assert!(folder(&dir.path().join("link"), own(), 0o777).is_err());
+    }
+
+    #[test]
+    fn the_way_to_the_folder_is_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let way = dir.path().join("way");
+        std::fs::create_dir(&way).unwrap();
+        let check = |own: u32| trusted_parents(&way.join("data"), own);
+        let mode = |mode| std::fs::set_permissions(&way, PermissionsExt::from_mode(mode)).unwrap();
+        let uid = own().uid;
+        mode(0o755);
+        check(uid).unwrap();
+        // As /tmp is, above us.
+        mode(0o1777);
+        check(uid).unwrap();
+        mode(0o777);
+        assert!(check(uid).unwrap_err().to_string().contains("chmod go-w"));
+        mode(0o770);
+        assert!(check(uid).is_err());
+        mode(0o755);
+        if uid == 0 {
+            std::os::unix::fs::chown(&way, Some(65_534), None).unwrap();
+            assert!(check(0).unwrap_err().to_string().contains("uid 65534"));
+            check(65_534).unwrap();
+            // A link of somebody else's, to a folder of ours.
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink("/usr", &link).unwrap();
+            trusted_parents(&link.join("data"), 0).unwrap();
+            std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
+            assert!(trusted_parents(&link.join("data"), 0).is_err());
+        } else {
+            assert!(check(uid + 1).is_err());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A connection until somebody logged in.
 
-use super::{Accepted, LOGIN, SHORT, Shared, hand_over::HandOver, relay::Handed};
+use super::{Accepted, LATER, LOGIN, SHORT, Shared, hand_over::HandOver, relay::Handed};
 use crate::peer::Peer;
 use imap::{
     Event, Limits, Out, Piece, Reader, Tag,
@@ -57,7 +57,7 @@ pub(super) async fn until_log_in<S>(
     accepted: &Accepted,
     peer: &mut Peer,
     conn: Conn<S>,
-    refused: bool,
+    refused: Option<&'static str>,
 ) -> Option<Handed<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -79,15 +79,15 @@ where
         exchange: None,
         logged_in: None,
     };
-    if refused {
-        Front::turn_away(&mut login.out, "too many connections from your network");
+    if let Some(why) = refused {
+        Front::turn_away(&mut login.out, why);
         login.flush().await?;
         return None;
     }
     if let Some(mechanisms) = login.mechanisms().await {
         login.front = Front::new(security, mechanisms, shared.limits.failed_logins);
     } else {
-        Front::turn_away(&mut login.out, "try again later");
+        Front::turn_away(&mut login.out, LATER);
         login.flush().await?;
         return None;
     }

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use config::{limits, slice::ImapListener};
 use daemon::Stop;
 use ipc::{
-    Dialer, Limits, Line,
+    Dialer, Limits, Line, Unavailable,
     capnp::capability::FromClientHook,
     schema::{
         accountd_capnp::{door, front_door, gate},
@@ -40,6 +40,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use types::{Clock, SessionId};
 
+/// To come in. accountd away, or silent, for longer is BYE.
+const ENTER: Duration = Duration::from_secs(1);
 /// A short call to accountd.
 const SHORT: Duration = Duration::from_secs(10);
 /// One log-in: two password hashes may wait before it in accountd's waiting room.
@@ -169,10 +171,15 @@ pub async fn run(mut grants: Grants) -> anyhow::Result<()> {
 
 /// Who may connect, as accountd counts.
 enum Entry {
-    /// The place in the limit is held as long as the handle is; none while accountd is away.
-    Pass(#[expect(dead_code, reason = "held for its Drop")] Option<handle::Client>),
-    Refused,
+    /// The place in the limit is held as long as the handle is.
+    Pass(#[expect(dead_code, reason = "held for its Drop")] handle::Client),
+    Refused(&'static str),
 }
+
+/// What a client is told that is one too many.
+const TOO_MANY: &str = "too many connections from your network";
+/// What it is told while there is nobody to ask.
+const LATER: &str = "try again later";
 
 async fn connection<S>(shared: Rc<Shared>, accepted: Accepted, stream: S)
 where
@@ -194,10 +201,13 @@ where
     tracing::debug!(session = %peer.session, client = %accepted.peer, "connected");
     // Counted before the handshake: a flood shall not cost signatures.
     let entry = enter(&shared, &peer).await;
-    let refused = matches!(entry, Entry::Refused);
+    let refused = match &entry {
+        Entry::Pass(_) => None,
+        Entry::Refused(why) => Some(*why),
+    };
     let mut conn = Conn::Plain(stream);
     if accepted.listener.implicit_tls {
-        if refused {
+        if refused == Some(TOO_MANY) {
             return;
         }
         let Conn::Plain(stream) = conn else { return };
@@ -235,14 +245,15 @@ async fn enter(shared: &Shared, peer: &Peer) -> Entry {
         let gate = door.gate_request().send().pipeline.get_gate();
         let mut request = gate.enter_request();
         peer.write(request.get().init_peer());
-        within(SHORT, request.send().promise).await
+        within(ENTER, request.send().promise).await
     };
-    let answer = match asked.await {
+    // The turn among the short calls, too, is waited for no longer.
+    let asked = tokio::time::timeout(ENTER, asked).await.unwrap_or(Err(Unavailable::Late));
+    let answer = match asked {
         Ok(answer) => answer,
-        // accountd is away: the greeting will say so, when asking for mechanisms fails too.
         Err(error) => {
             tracing::debug!(%error, "gate");
-            return Entry::Pass(None);
+            return Entry::Refused(LATER);
         }
     };
     let verdict = answer.get().and_then(|answer| answer.get_verdict());
@@ -256,11 +267,11 @@ async fn enter(shared: &Shared, peer: &Peer) -> Entry {
         })
     });
     match pass {
-        Ok(Some(pass)) => Entry::Pass(Some(pass)),
-        Ok(None) => Entry::Refused,
+        Ok(Some(pass)) => Entry::Pass(pass),
+        Ok(None) => Entry::Refused(TOO_MANY),
         Err(error) => {
             tracing::error!(%error, "accountd's gate broke its contract");
-            Entry::Refused
+            Entry::Refused(LATER)
         }
     }
 }
