@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
-use super::{Targets, UnknownName};
+use super::{Targets, UnknownName, calls};
 use crate::profile::Profile;
 
 /// A thing that a process under attack might try.
@@ -83,6 +83,62 @@ pub enum Action {
     Keyring,
     /// A file without a name (something to execute or to hide in).
     AnonymousFile,
+    /// Open /proc/self/mem, which writes where memory is read-only.
+    OpenOwnMemory,
+    /// Make written memory executable.
+    ProtectExecutable,
+    /// Handle one's own page faults, and stop the kernel in the middle of a copy.
+    UserFaults,
+    /// System calls by the numbers of x32.
+    OtherNumbers,
+    /// System calls by the gate of 32-bit programs.
+    OtherGate,
+    /// Type into the terminal of whoever started the server.
+    TypeIntoTerminal,
+    /// Be readable again for processes of the same uid.
+    BecomeDumpable,
+    /// Live on when the supervisor is gone.
+    Outlive,
+    /// A session and process group of one's own.
+    NewSession,
+    /// Have the kernel signal another role: F_SETOWN.
+    SignalByOwnership,
+    /// Hold a file against those who open it: F_SETLEASE.
+    Lease,
+    /// A timer that sends signals.
+    Timer,
+    /// vmsplice: pages of ours in a pipe.
+    GiftPages,
+    /// Take the processor from another role.
+    SlowSibling,
+    /// Tie another role to one processor.
+    PinSibling,
+    /// Let another role run only when nobody else does.
+    IdleSibling,
+    /// Ask what another role shares with us: kcmp.
+    CompareWithSibling,
+    /// Memory for whoever knows its key.
+    SharedMemory,
+    /// A message queue for whoever knows its key.
+    MessageQueue,
+    /// Be told what happens to files.
+    WatchFiles,
+    /// Open a file by its number, past all folders.
+    OpenByHandle,
+    /// Another root folder.
+    OtherRoot,
+    /// Set the machine's clock.
+    SetClock,
+    /// A filter on a listener that others hold, too.
+    FilterListener,
+    /// Another listener on the same port.
+    SharePort,
+    /// A Unix socket by a name that no folder protects.
+    AbstractSocket,
+    /// A datagram socket, which can send to every other one by its path.
+    DatagramPair,
+    /// Leave something in /dev/shm.
+    SharedFolder,
 }
 
 /// A port that nobody serves; a refusal by it already comes from beyond the walls.
@@ -102,7 +158,7 @@ pub(super) type Attempt = Box<dyn FnOnce() -> Result<(), Errno>>;
 
 impl Action {
     /// All, in the order of the table.
-    pub const ALL: [Action; 31] = [
+    pub const ALL: [Action; 59] = [
         Action::OpenSystemFile,
         Action::OpenAccountFile,
         Action::OpenKeyFolder,
@@ -134,6 +190,34 @@ impl Action {
         Action::PerfEvents,
         Action::Keyring,
         Action::AnonymousFile,
+        Action::OpenOwnMemory,
+        Action::ProtectExecutable,
+        Action::UserFaults,
+        Action::OtherNumbers,
+        Action::OtherGate,
+        Action::TypeIntoTerminal,
+        Action::BecomeDumpable,
+        Action::Outlive,
+        Action::NewSession,
+        Action::SignalByOwnership,
+        Action::Lease,
+        Action::Timer,
+        Action::GiftPages,
+        Action::SlowSibling,
+        Action::PinSibling,
+        Action::IdleSibling,
+        Action::CompareWithSibling,
+        Action::SharedMemory,
+        Action::MessageQueue,
+        Action::WatchFiles,
+        Action::OpenByHandle,
+        Action::OtherRoot,
+        Action::SetClock,
+        Action::FilterListener,
+        Action::SharePort,
+        Action::AbstractSocket,
+        Action::DatagramPair,
+        Action::SharedFolder,
     ];
 
     /// The name in tables and arguments.
@@ -170,6 +254,34 @@ impl Action {
             Action::PerfEvents => "perf-events",
             Action::Keyring => "keyring",
             Action::AnonymousFile => "anonymous-file",
+            Action::OpenOwnMemory => "open-own-memory",
+            Action::ProtectExecutable => "protect-executable",
+            Action::UserFaults => "user-faults",
+            Action::OtherNumbers => "other-numbers",
+            Action::OtherGate => "other-gate",
+            Action::TypeIntoTerminal => "type-into-terminal",
+            Action::BecomeDumpable => "become-dumpable",
+            Action::Outlive => "outlive",
+            Action::NewSession => "new-session",
+            Action::SignalByOwnership => "signal-by-ownership",
+            Action::Lease => "lease",
+            Action::Timer => "timer",
+            Action::GiftPages => "gift-pages",
+            Action::SlowSibling => "slow-sibling",
+            Action::PinSibling => "pin-sibling",
+            Action::IdleSibling => "idle-sibling",
+            Action::CompareWithSibling => "compare-with-sibling",
+            Action::SharedMemory => "shared-memory",
+            Action::MessageQueue => "message-queue",
+            Action::WatchFiles => "watch-files",
+            Action::OpenByHandle => "open-by-handle",
+            Action::OtherRoot => "other-root",
+            Action::SetClock => "set-clock",
+            Action::FilterListener => "filter-listener",
+            Action::SharePort => "share-port",
+            Action::AbstractSocket => "abstract-socket",
+            Action::DatagramPair => "datagram-pair",
+            Action::SharedFolder => "shared-folder",
         }
     }
 
@@ -210,6 +322,12 @@ impl Action {
         } else if self == Action::ReadSiblingMemory {
             // Permission is looked at first, then the address, which we gave as nonsense.
             &[Errno::FAULT]
+        } else if self == Action::TypeIntoTerminal {
+            // No terminal here: where there is one, it would have been typed into.
+            &[Errno::NOTTY]
+        } else if self == Action::Lease {
+            // No lease on this kind of file.
+            &[Errno::AGAIN, Errno::INVAL]
         } else if self == Action::Mount {
             // Permission first, then the name of the file system, which does not exist.
             &[Errno::NODEV]
@@ -321,6 +439,54 @@ impl Action {
             Action::Bpf => Box::new(bpf),
             Action::PerfEvents => Box::new(perf_events),
             Action::Keyring => Box::new(keyring),
+            Action::OpenOwnMemory => open(c"/proc/self/mem".to_owned(), OFlags::RDWR),
+            Action::SharedFolder => open(c"/dev/shm".to_owned(), OFlags::TMPFILE | OFlags::WRONLY),
+            Action::ProtectExecutable => Box::new(calls::protect_executable),
+            Action::UserFaults => Box::new(calls::user_fault_descriptor),
+            Action::OtherNumbers => Box::new(calls::other_numbers),
+            Action::OtherGate => Box::new(calls::other_gate),
+            Action::TypeIntoTerminal => Box::new(calls::type_into_terminal),
+            Action::BecomeDumpable => Box::new(calls::become_dumpable),
+            Action::Outlive => Box::new(calls::outlive),
+            Action::NewSession => Box::new(calls::new_session),
+            Action::Lease => Box::new(|| calls::lease(&rustix::stdio::stdin())),
+            Action::Timer => Box::new(calls::timer),
+            Action::SharedMemory => Box::new(calls::system_v_memory),
+            Action::MessageQueue => Box::new(calls::message_queue),
+            Action::WatchFiles => Box::new(calls::watch_files),
+            Action::OpenByHandle => Box::new(calls::open_by_handle),
+            Action::OtherRoot => Box::new(calls::other_root),
+            Action::SetClock => Box::new(calls::set_clock),
+            Action::GiftPages => {
+                let (_reader, writer) = rustix::pipe::pipe()?;
+                Box::new(move || calls::gift_pages(&writer))
+            }
+            Action::FilterListener => {
+                let socket = inet_listener()?;
+                Box::new(move || calls::filter_listener(&socket))
+            }
+            Action::SharePort => {
+                let socket = inet_listener()?;
+                Box::new(move || calls::share_port(&socket))
+            }
+            Action::AbstractSocket => Box::new(abstract_socket),
+            Action::DatagramPair => Box::new(|| {
+                let (family, kind) = (AddressFamily::UNIX, SocketType::DGRAM);
+                rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None).map(drop)
+            }),
+            Action::SignalByOwnership => match sibling {
+                Some(sibling) => {
+                    let socket = inet_bound()?;
+                    Box::new(move || calls::signal_by_ownership(sibling, &socket))
+                }
+                None => return Ok(None),
+            },
+            Action::SlowSibling => return Ok(to_sibling(sibling, calls::slow_sibling)),
+            Action::PinSibling => return Ok(to_sibling(sibling, calls::pin_sibling)),
+            Action::IdleSibling => return Ok(to_sibling(sibling, calls::idle_sibling)),
+            Action::CompareWithSibling => {
+                return Ok(to_sibling(sibling, calls::compare_with_sibling));
+            }
         };
         Ok(Some(attempt))
     }
@@ -335,6 +501,11 @@ impl FromStr for Action {
             .find(|action| action.as_str() == name)
             .ok_or_else(|| UnknownName(name.to_owned()))
     }
+}
+
+/// What needs a sibling and nothing else.
+fn to_sibling(sibling: Option<Pid>, call: fn(Pid) -> Result<(), Errno>) -> Option<Attempt> {
+    sibling.map(|sibling| Box::new(move || call(sibling)) as Attempt)
 }
 
 fn open(path: CString, flags: OFlags) -> Attempt {
@@ -468,7 +639,15 @@ fn keyring() -> Result<(), Errno> {
     done(unsafe { libc::syscall(libc::SYS_keyctl, 0, -3i64, 1) })
 }
 
-fn done(result: i64) -> Result<(), Errno> {
+fn abstract_socket() -> Result<(), Errno> {
+    let name = format!("mox-trial-{}", std::process::id());
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &address)
+}
+
+pub(super) fn done(result: i64) -> Result<(), Errno> {
     if result >= 0 {
         return Ok(());
     }

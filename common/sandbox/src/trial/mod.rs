@@ -10,6 +10,7 @@
 //! own, never as a hole; anything else that is allowed with all walls up is a hole.
 
 mod action;
+mod calls;
 mod table;
 mod twin;
 

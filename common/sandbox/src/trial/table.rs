@@ -147,6 +147,10 @@ impl Trial {
             (Some(NO_TARGET), _) => Ok(Outcome::NoTarget),
             (Some(errno @ 1..=LARGEST_ERRNO), _) => Ok(Outcome::Refused(errno)),
             (None, Some(libc::SIGSYS)) => Ok(Outcome::Killed),
+            // A kernel without the gate of 32-bit programs.
+            (None, Some(libc::SIGSEGV)) if action == Action::OtherGate => {
+                Ok(Outcome::Refused(libc::ENOSYS))
+            }
             (Some(NOT_SET_UP), _) => {
                 let mut complaint = String::new();
                 if let Some(pipe) = child.stderr.take() {
