@@ -10,6 +10,7 @@ mod journal;
 pub mod load;
 pub mod real;
 pub mod service;
+pub mod tls;
 pub mod transcript;
 pub mod tree;
 pub mod wire;

@@ -23,8 +23,8 @@ const START: Duration = Duration::from_secs(60);
 /// What `localserve` says when every process serves.
 const WHOLE: &str = "mox runs in";
 
-/// What is added to the well-known port numbers.
-const PORT_OFFSET: u16 = 20_000;
+/// What is added to the well-known port numbers, by [`Tree::address`] too.
+pub const PORT_OFFSET: u16 = 20_000;
 
 /// Under whom the supervisor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

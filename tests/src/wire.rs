@@ -19,6 +19,26 @@ use std::{
 /// How long a client waits for a reply.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A socket that is connected from an address of ours.
+///
+/// # Errors
+/// As the socket says.
+pub fn stream_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddr::from((source, 0)))?;
+    connect(&socket, &address)?;
+    patient(TcpStream::from(socket))
+}
+
+fn patient(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// A connection.
 pub enum Wire {
     /// In the clear.
@@ -41,19 +61,11 @@ impl Wire {
     /// # Errors
     /// As the socket says.
     pub fn dial_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
-        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
-        let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        bind(&socket, &SocketAddr::from((source, 0)))?;
-        connect(&socket, &address)?;
-        Self::over(TcpStream::from(socket))
+        stream_from(source, address).map(Self::Plain)
     }
 
     fn over(stream: TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Plain(stream))
+        patient(stream).map(Self::Plain)
     }
 
     /// The socket.
@@ -129,7 +141,7 @@ fn client_config() -> Arc<ClientConfig> {
 
 /// Takes whoever holds the key of the certificate it shows.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+pub(crate) struct Anybody(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
