@@ -134,6 +134,31 @@ async fn tls_where_it_works_and_in_clear_where_it_does_not() {
     }
 }
 
+/// "NO STARTTLS" (2021): octets that came before TLS are no answers inside it.
+#[tokio::test]
+async fn answers_injected_behind_starttls_are_answers_to_nothing() {
+    local(async {
+        let mut lab = Lab::new();
+        let injected = "220 go\r\n250-here\r\n250 2.1.0 fine\r\n250 2.1.5 fine\r\n354 go";
+        let server = Server {
+            tls: Some(self_signed()),
+            replies: [("STARTTLS", injected)].into(),
+            ..plain()
+        };
+        lab.server(1, server);
+        lab.server(2, Server { tls: Some(self_signed()), ..plain() });
+        one(&lab, &order("b.test", &[BOB])).await;
+        let commands = lab.seen.commands.borrow();
+        let of_first: Vec<&str> =
+            commands.iter().filter(|(ip, _)| *ip == at(1)).map(|(_, line)| line.as_str()).collect();
+        let starttls = of_first.iter().position(|line| *line == "STARTTLS").unwrap();
+        // That connection is over: if it was tried again, it was from the start.
+        assert!(of_first.get(starttls + 1).is_none_or(|next| next.starts_with("EHLO")));
+        assert_eq!(lab.seen.contents.borrow().len(), 1, "and the message has arrived once");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_requires_tls_goes_to_nobody_unproven() {
     local(async {

@@ -1,0 +1,144 @@
+//! One process stands still, as by `kill -STOP` or a machine under load: whoever needs it says "try
+//! again" and is not stalled, and nobody else notices.
+
+use crate::{PASSWORD, USER};
+use ipc::Role;
+use mox_tests::{
+    client::{Imap, Smtp},
+    tls::Client,
+    tree::{Tree, kill, wait_until},
+};
+use rustix::process::Signal;
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// A client that is answered is answered by then. The deadlines behind it are of one second; the
+/// rest is for a machine that is busy with other tests.
+const PROMPT: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Stops a process, and lets it go on at the end.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(tree: &Tree, role: Role, instance: u16) -> Self {
+        let pid = tree.pid(role, instance).unwrap();
+        kill(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Gone only if the tree is.
+        let _ = kill(self.0, Signal::CONT);
+    }
+}
+
+fn dial(tree: &Tree, port: u16) -> TcpStream {
+    let stream = TcpStream::connect(tree.address(port)).unwrap();
+    stream.set_read_timeout(Some(PROMPT)).unwrap();
+    stream
+}
+
+/// The first line a service says.
+fn greeting(tree: &Tree, port: u16) -> String {
+    let mut line = String::new();
+    BufReader::new(dial(tree, port)).read_line(&mut line).unwrap();
+    line
+}
+
+fn delivers(tree: &Tree) {
+    let mut smtp = Smtp::connect(tree.address(25)).unwrap();
+    let text = b"From: <x@example.org>\r\nSubject: x\r\n\r\nx\r\n";
+    assert_eq!(smtp.send("x@example.org", &[USER], text).unwrap().code, 250);
+}
+
+fn submits(tree: &Tree) {
+    let mut smtp = Smtp::connect(tree.address(587)).unwrap();
+    assert_eq!(smtp.log_in(USER, PASSWORD).unwrap().code, 235);
+    let text = format!("From: <{USER}>\r\nSubject: x\r\n\r\nx\r\n");
+    assert_eq!(smtp.send(USER, &[USER], text.as_bytes()).unwrap().code, 250);
+}
+
+fn reads(tree: &Tree) {
+    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert!(imap.command("SELECT INBOX").unwrap().is_ok());
+}
+
+fn serves_pages(tree: &Tree) {
+    let mut web = dial(tree, 80);
+    web.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    web.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// What a face is there for.
+type Works = fn(&Tree);
+
+#[test]
+fn who_does_not_need_it_does_not_notice() {
+    let tree = Tree::start();
+    let all: [(Role, Works); 4] = [
+        (Role::SmtpdMx, delivers),
+        (Role::SmtpdSubmission, submits),
+        (Role::ImapdFront, reads),
+        (Role::HttpdWeb, serves_pages),
+    ];
+    for stopped in [
+        Role::SmtpdMx,
+        Role::SmtpdSubmission,
+        Role::ImapdFront,
+        Role::HttpdWeb,
+        Role::HttpdAdmin,
+        Role::Outbound,
+        Role::Resolver,
+        Role::QueueRunner,
+    ] {
+        let _stopped = Stopped::new(&tree, stopped, 0);
+        for (_, works) in all.into_iter().filter(|(face, _)| *face != stopped) {
+            works(&tree);
+        }
+    }
+    // What waited in the queue meanwhile arrives.
+    for (_, works) in all {
+        works(&tree);
+    }
+    let queue = || tree.moxctl(&["--json", "queue", "list"]).stdout;
+    assert!(wait_until(PATIENCE, || queue().is_empty()));
+}
+
+#[test]
+fn a_store_that_stands_still_is_a_temporary_refusal() {
+    let tree = Tree::start();
+    let mut inside = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert!(inside.command("SELECT INBOX").unwrap().is_ok());
+    {
+        let _stopped = Stopped::new(&tree, Role::Accountd, 0);
+        // More than there may be short calls at once: none waits behind the others.
+        let crowd: Vec<TcpStream> = (0..80).map(|_| dial(&tree, 143)).collect();
+        for port in [25, 587] {
+            let said = greeting(&tree, port);
+            assert!(said.starts_with("421 4."), "{port}: {said}");
+        }
+        let said = greeting(&tree, 143);
+        assert!(said.starts_with("* BYE") && said.contains("UNAVAILABLE"), "{said}");
+        let mut tls = Client::default().connect(dial(&tree, 993)).unwrap();
+        let mut said = [0; 256];
+        let got = tls.read(&mut said).unwrap();
+        assert!(said[..got].starts_with(b"* BYE"), "{}", String::from_utf8_lossy(&said[..got]));
+        serves_pages(&tree);
+        drop(crowd);
+    }
+    let back = || Smtp::connect(tree.address(25)).is_ok();
+    assert!(wait_until(PATIENCE, back));
+    delivers(&tree);
+    submits(&tree);
+    // Whoever was in is in.
+    assert!(inside.command("NOOP").unwrap().is_ok());
+}
