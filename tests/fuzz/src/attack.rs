@@ -122,7 +122,7 @@ pub fn giants(house: &House, edge: &Edge) {
 }
 
 /// Octets of one flood: far more than a server may hold for one client.
-const FLOOD: usize = 24 << 20;
+const FLOOD: usize = 12 << 20;
 
 /// How a flood ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
