@@ -8,6 +8,8 @@
 as_admin() { alone root "bash $1"; }
 
 say "package: build"
+# What an earlier try has left.
+inside root 'dpkg --purge mox >/dev/null 2>&1 || true; rm -rf /etc/mox /var/lib/mox'
 inside root 'export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq && apt-get install -y -qq --no-install-recommends openssl python3 man-db >/dev/null'
 rm -rf "$root/srv/bins" "$root"/srv/*.deb
@@ -17,7 +19,7 @@ chroot "$root" chown dev:dev /srv/bins
 # package.
 inside dev 'for role in moxd moxctl resolver keyholder parser outbound accountd queue-runner imapd smtpd httpd; do
         strip -o /srv/bins/$role target/debug/$role; done
-    SOURCE_DATE_EPOCH='"$(git -C "$repository" log -1 --format=%ct)"' packaging/deb/build.sh /srv/bins /srv/bins >/dev/null'
+    DPKG_DEB_COMPRESSOR_TYPE=none SOURCE_DATE_EPOCH='"$(git -C "$repository" log -1 --format=%ct)"' packaging/deb/build.sh /srv/bins /srv/bins >/dev/null'
 
 say "package: install"
 inside root 'export DEBIAN_FRONTEND=noninteractive
@@ -63,16 +65,20 @@ sed -e 's/^ips = \["192.*\]/ips = ["127.0.0.2"]/' -e 's/^ips = \["127.0.0.1", ":
 # 4.
 moxctl config test
 # 5. As systemd would: its journal, and the unit's limits.
+rm -rf /run/systemd/journal /run/mox
 mkdir -p /run/systemd/journal
 /lib/systemd/systemd-journald &
 for _ in $(seq 100); do [ -S /run/systemd/journal/stdout ] && break; sleep 0.1; done
 systemd-tmpfiles --create mox.conf
 limits=$(sed -n 's/^CapabilityBoundingSet=//p' /usr/lib/systemd/system/mox.service | tr 'A-Z' 'a-z' | sed 's/cap_/+/g; s/ /,/g')
-(umask 0077; ulimit -n 131072; ulimit -c 0
+(umask 0077; ulimit -n "$(ulimit -H -n)"; ulimit -c 0
     exec env -i PATH=/usr/sbin:/usr/bin JOURNAL_STREAM=0:0 RUNTIME_DIRECTORY=/run/mox STATE_DIRECTORY=/var/lib/mox \
         setpriv --no-new-privs --inh-caps=-all --bounding-set="-all,$limits" /usr/sbin/moxd serve) &
 server=$!
-whole() { moxctl status 2>/dev/null | grep -q '^processes running: 1[0-9]' && [ -z "$(moxctl processes | awk 'NR > 1' | grep -v serving)" ]; }
+whole() {
+    moxctl processes >/tmp/table 2>/dev/null || return 1
+    [ "$(grep -c serving /tmp/table)" -ge 12 ] && ! awk 'NR > 1' /tmp/table | grep -qv serving
+}
 for _ in $(seq 150); do whole && break; sleep 0.2; done
 whole || { moxctl processes; journalctl --no-pager | tail -n 50; exit 1; }
 # 6.
