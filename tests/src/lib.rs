@@ -8,6 +8,7 @@ pub mod client;
 pub mod disk;
 mod journal;
 pub mod load;
+pub mod names;
 pub mod real;
 pub mod service;
 pub mod tls;

@@ -40,6 +40,9 @@ hostname = "mx.example.org"
 data_dir = "${data}"
 imap_sessions = 2
 parsers = 2
+[dns]
+servers = ["${dns}"]
+mode = "trust-ad"
 [postmaster]
 account = "keeper"
 [limits.imap]
@@ -80,7 +83,8 @@ smtp = { port = 24025 }
 pub fn start() -> Tree {
     let me = rustix::process::geteuid();
     let uid = if me.is_root() { USER } else { me.as_raw() };
-    let settings = Some(SETTINGS.to_owned());
+    let names = crate::names::serve().expect("a socket on loopback");
+    let settings = Some(SETTINGS.replace("${dns}", &names.to_string()));
     let tree = Tree::with(Options { who: As::User(uid), settings, ..Options::default() });
     for (args, password) in [
         (["domain", "add", "example.org"].as_slice(), ""),
