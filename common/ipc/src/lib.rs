@@ -25,6 +25,7 @@ mod build_id;
 mod channel;
 mod clients;
 mod connector;
+mod gather;
 mod guard;
 mod ledger;
 mod line;

@@ -2,24 +2,30 @@
 
 use crate::{
     Limits, Offence, Stream,
+    gather::{Gather, Gathered},
     guard::{Guarded, Meter, MeteredWrite},
 };
 use capnp::{capability::FromClientHook, message::ReaderOptions};
 use capnp_rpc::{Disconnector, RpcSystem, rpc_twoparty_capnp::Side, twoparty::VatNetwork};
-use futures::io::{BufReader, BufWriter};
+use futures::io::BufReader;
 use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
     task::{Context, Waker},
+    time::Duration,
 };
-use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
+use tokio::io::AsyncWrite;
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 /// Octets a stream may have on its way unacknowledged; and the chunk size of our bodies.
 const STREAM_WINDOW: usize = 64 * 1024;
 
-/// What a socket is read and written in.
+/// What a socket is read in.
 const BUFFER: usize = 32 * 1024;
+
+/// How long the last frames of a connection that ends may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How deep pointers of a message may nest.
 const NESTING: i32 = 16;
@@ -35,24 +41,32 @@ pub enum Ended {
     Broken(String),
 }
 
+/// A connection: the runtime, and what it writes on the way to the socket.
+struct System {
+    runtime: RpcSystem<Side>,
+    meter: Rc<Meter>,
+    gathered: Rc<Gathered>,
+    socket: Box<dyn AsyncWrite + Unpin>,
+}
+
 fn system(
     stream: Stream,
     side: Side,
     bootstrap: Option<capnp::capability::Client>,
     limits: Limits,
-) -> (RpcSystem<Side>, Rc<Meter>) {
+) -> System {
     let meter = Meter::new(limits);
     let mut options = ReaderOptions::new();
     options.traversal_limit_in_words(Some(limits.message_words)).nesting_limit(NESTING);
     let reader = BufReader::with_capacity(BUFFER, stream.read.compat());
-    let writer = MeteredWrite {
-        inner: BufWriter::with_capacity(BUFFER, stream.write.compat_write()),
-        meter: Rc::clone(&meter),
-    };
+    let gathered = Rc::new(Gathered::default());
+    let inner = Gather(Rc::clone(&gathered));
+    let writer = MeteredWrite { inner, meter: Rc::clone(&meter) };
     let mut network = VatNetwork::new(reader, writer, side, options);
     network.set_window_size(STREAM_WINDOW);
     let guarded = Guarded { inner: network, meter: Rc::clone(&meter) };
-    (RpcSystem::new(Box::new(guarded), bootstrap), meter)
+    let runtime = RpcSystem::new(Box::new(guarded), bootstrap);
+    System { runtime, meter, gathered, socket: stream.write }
 }
 
 /// Takes a connection apart when it ends before its time. The runtime does not do that: an object
@@ -68,23 +82,28 @@ impl Drop for Parting {
     }
 }
 
-async fn run(system: RpcSystem<Side>, meter: Rc<Meter>) -> Ended {
-    let _parting = Parting(system.get_disconnector());
-    tokio::select! {
+async fn run(system: System) -> Ended {
+    let System { runtime, meter, gathered, mut socket } = system;
+    let _parting = Parting(runtime.get_disconnector());
+    let result = tokio::select! {
         biased;
-        offence = meter.broken() => Ended::Refused(offence),
-        result = system => match result {
-            Ok(()) => Ended::Closed,
-            Err(error) if is_gone(&error) => Ended::Closed,
-            Err(error) => Ended::Broken(error.to_string()),
-        },
+        offence = meter.broken() => return Ended::Refused(offence),
+        // The peer has closed its end.
+        _ = gathered.pour(&mut socket) => return Ended::Closed,
+        result = runtime => result,
+    };
+    // The last frame may say why. Who does not read it in time has lost nothing else.
+    let _ = tokio::time::timeout(FAREWELL, gathered.pour_all(&mut socket)).await;
+    match result {
+        Ok(()) => Ended::Closed,
+        Err(error) if is_gone(&error) => Ended::Closed,
+        Err(error) => Ended::Broken(error.to_string()),
     }
 }
 
 /// Serves one connection until it ends. Everything the peer may do hangs on `bootstrap`.
 pub async fn serve(stream: Stream, bootstrap: capnp::capability::Client, limits: Limits) -> Ended {
-    let (system, meter) = system(stream, Side::Server, Some(bootstrap), limits);
-    run(system, meter).await
+    run(system(stream, Side::Server, Some(bootstrap), limits)).await
 }
 
 /// Opens the client's side of one connection: the bootstrap capability, and the task that has to run
@@ -94,10 +113,10 @@ pub fn connect<C: FromClientHook>(
     stream: Stream,
     limits: Limits,
 ) -> (C, impl Future<Output = Ended>) {
-    let (mut system, meter) = system(stream, Side::Client, None, limits);
+    let mut system = system(stream, Side::Client, None, limits);
     // Once, right after new(): the runtime panics on a bootstrap after a disconnect.
-    let client = system.bootstrap(Side::Server);
-    (client, run(system, meter))
+    let client = system.runtime.bootstrap(Side::Server);
+    (client, run(system))
 }
 
 /// Whether an error of a call means "temporary": the peer is gone or overloaded. Everything else is
