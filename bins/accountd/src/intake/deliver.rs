@@ -6,7 +6,10 @@ use crate::{
     store::{self, Delivered, NewMessage},
 };
 use aws_lc_rs::digest;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use types::{AccountId, DeliveryId, QueueId, ReversePath, UnixNanos};
 
 /// How long a repeat of a stranger's delivery is recognised; senders give up after this (RFC 5321
@@ -63,6 +66,12 @@ struct Delivery {
 }
 
 impl Service {
+    /// Says that copies for these are about to come, while the message is read.
+    pub(crate) fn announce(&self, targets: &[Target]) -> Vec<store::Coming> {
+        let accounts: BTreeSet<AccountId> = targets.iter().map(|target| target.account).collect();
+        accounts.into_iter().map(|account| self.account(account).coming()).collect()
+    }
+
     /// Stores one copy for each account. Any fault of ours is the answer for all; who has a copy
     /// already is spared the repeat by its delivery id. True: nothing was new.
     pub(crate) async fn deliver(

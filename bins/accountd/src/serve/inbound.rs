@@ -341,6 +341,7 @@ impl Sink {
                     prefix.push_str("\r\n");
                 }
                 let message = spooled.with_prefix(prefix.into_bytes());
+                let _announced = service.announce(&self.state.targets);
                 let parsed = service.parsers.parse(&message).await?;
                 let identity = Identity::Stranger(from.clone());
                 service.deliver(&message, &parsed, self.state.targets.clone(), &identity).await?;

@@ -18,7 +18,7 @@ use super::{
         StoreOutcome, Stored, Submission, Submitted, TextKey, ThreadRow, Usage,
     },
     search, settings,
-    shared::{Lease, Shared, Watch},
+    shared::{Coming, Lease, Shared, Watch},
     types::{ContentId, Flags, Keyword, MailboxId, MessageId, ModSeq, Role, Uid, UidSet},
     verify::{self, Finding, Progress},
     worker::{Pool, View},
@@ -91,8 +91,14 @@ impl Account {
         Lease::new(&self.shared, seen)
     }
 
-    /// Delivers a message: the one door. What waits at the same moment shares one commit; a lone one
-    /// never waits. A repeat of a `delivery` is recognised.
+    /// Says that a delivery is about to come, as long as what this gives is held.
+    #[must_use]
+    pub fn coming(&self) -> Coming {
+        Coming::new(&self.shared)
+    }
+
+    /// Delivers a message: the one door. What waits at the same moment, or is announced and comes
+    /// within 2 ms, shares one commit; a lone one never waits. A repeat of a `delivery` is recognised.
     ///
     /// # Errors
     /// The message's own ([`StoreError::OverQuota`], [`StoreError::NoSuchMailbox`], ...), or a

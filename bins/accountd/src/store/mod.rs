@@ -50,7 +50,7 @@ pub use rows::{
     SearchBatch, SendLimits, Small, SmallBatch, SmallData, StoreOutcome, Stored, Submission,
     Submitted, TextKey, ThreadRow, Usage,
 };
-pub use shared::{Lease, Watch};
+pub use shared::{Coming, Lease, Watch};
 pub use types::{
     ContentId, FIRST_MODSEQ, Flags, Keyword, KeywordBits, KeywordError, MAX_KEYWORDS,
     MAX_MESSAGE_KEYWORDS, MailboxId, MessageId, ModSeq, Role, Uid, UidSet,

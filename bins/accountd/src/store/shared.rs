@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     modseq: watch::Sender<ModSeq>,
     quota: AtomicU64,
     leases: Mutex<Leases>,
+    coming: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -53,7 +54,13 @@ impl Shared {
             modseq: watch::Sender::new(FIRST_MODSEQ),
             quota: AtomicU64::new(NO_QUOTA),
             leases: Mutex::default(),
+            coming: AtomicUsize::new(0),
         }
+    }
+
+    /// Deliveries that were announced and are not done.
+    pub(crate) fn coming(&self) -> usize {
+        self.coming.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -114,6 +121,23 @@ impl Watch {
     #[must_use]
     pub fn now(&self) -> ModSeq {
         *self.0.borrow()
+    }
+}
+
+/// Announces a delivery while its message is read, and until it is done: those that come at once
+/// share a commit.
+pub struct Coming(Arc<Shared>);
+
+impl Coming {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        shared.coming.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.coming.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The threads that own SQLite: writers and readers, each with the accounts whose id hashes to it,
 //! and one checkpointer.
 //!
-//! A writer takes whatever waits for an account when it is free and commits it as one group; a lone
-//! delivery never waits. Open databases are a bounded LRU, closed after a minute; what is idle is
+//! A writer takes whatever waits for an account when it is free and commits it as one group. It waits
+//! a moment for deliveries that are announced, unless another job waits; a lone delivery never waits. Open databases are a bounded LRU, closed after a minute; what is idle is
 //! drained, erased and compacted in small steps between jobs.
 
 use super::{
@@ -37,6 +37,9 @@ use types::{AccountId, Clock};
 
 /// Jobs that may wait for one thread; one more is refused with [`StoreError::Busy`].
 const MAX_WAITING: usize = 4096;
+/// How long a delivery waits for announced ones to the same account, to share their commit: less than
+/// a sync takes on most disks.
+const GROUP_WAIT: Duration = Duration::from_millis(2);
 /// Accounts that may wait for the checkpointer. One that does not fit asks again with its next
 /// commit.
 const MAX_CHECKPOINTS: usize = 256;
@@ -372,6 +375,54 @@ struct Opened {
     cared: Instant,
 }
 
+/// Deliveries of one commit.
+struct Group {
+    account: AccountId,
+    messages: Vec<NewMessage>,
+    answers: Vec<oneshot::Sender<Result<Delivered, StoreError>>>,
+    bytes: u64,
+    /// Another job of the account came: what comes behind it stays behind it.
+    is_closed: bool,
+}
+
+impl Group {
+    fn of(
+        account: AccountId,
+        first: NewMessage,
+        answer: oneshot::Sender<Result<Delivered, StoreError>>,
+    ) -> Self {
+        let bytes = first.size();
+        Self { account, messages: vec![first], answers: vec![answer], bytes, is_closed: false }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.is_closed && self.messages.len() < MAX_GROUP && self.bytes < MAX_GROUP_BYTES
+    }
+
+    /// Takes a job in, or gives it back.
+    fn take(&mut self, job: WriteJob) -> Option<WriteJob> {
+        let is_ours = job.account() == Some(self.account);
+        match job {
+            WriteJob::Deliver(_, message, answer)
+                if is_ours && self.is_open() && self.bytes + message.size() <= MAX_GROUP_BYTES =>
+            {
+                self.bytes += message.size();
+                self.messages.push(*message);
+                self.answers.push(answer);
+                None
+            }
+            other @ (WriteJob::Deliver(..)
+            | WriteJob::Run(..)
+            | WriteJob::Create(..)
+            | WriteJob::Close(..)
+            | WriteJob::Stop) => {
+                self.is_closed |= is_ours;
+                Some(other)
+            }
+        }
+    }
+}
+
 struct Writer {
     core: Arc<Core>,
     open: BTreeMap<AccountId, Opened>,
@@ -410,7 +461,7 @@ impl Writer {
             let Some(job) = self.waiting.pop_front() else { continue };
             match job {
                 WriteJob::Deliver(shared, message, answer) => {
-                    self.deliver(&shared, *message, answer);
+                    self.deliver(jobs, &shared, *message, answer);
                 }
                 WriteJob::Run(shared, work) => self.run_one(&shared, work),
                 WriteJob::Create(shared, answer) => {
@@ -472,38 +523,24 @@ impl Writer {
     /// and to the next job of another kind for that account.
     fn deliver(
         &mut self,
+        jobs: &Receiver<WriteJob>,
         shared: &Arc<Shared>,
         first: NewMessage,
         answer: oneshot::Sender<Result<Delivered, StoreError>>,
     ) {
-        let mut bytes = first.size();
-        let (mut group, mut answers) = (vec![first], vec![answer]);
-        let mut others = VecDeque::with_capacity(self.waiting.len());
-        let mut is_closed = false;
-        for job in std::mem::take(&mut self.waiting) {
-            let is_ours = job.account() == Some(shared.id);
-            match job {
-                WriteJob::Deliver(_, message, answer)
-                    if is_ours
-                        && !is_closed
-                        && group.len() < MAX_GROUP
-                        && bytes + message.size() <= MAX_GROUP_BYTES =>
-                {
-                    bytes += message.size();
-                    group.push(*message);
-                    answers.push(answer);
-                }
-                other @ (WriteJob::Deliver(..)
-                | WriteJob::Run(..)
-                | WriteJob::Create(..)
-                | WriteJob::Close(..)
-                | WriteJob::Stop) => {
-                    is_closed |= is_ours;
-                    others.push_back(other);
-                }
-            }
+        let mut group = Group::of(shared.id, first, answer);
+        self.waiting = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .filter_map(|job| group.take(job))
+            .collect();
+        let clock = Arc::clone(&self.core.ports.clock);
+        let began = clock.monotonic();
+        while self.waiting.is_empty() && group.is_open() && shared.coming() > group.messages.len() {
+            let waited = clock.monotonic().saturating_duration_since(began);
+            let Ok(job) = jobs.recv_timeout(GROUP_WAIT.saturating_sub(waited)) else { break };
+            self.waiting.extend(group.take(job));
         }
-        self.waiting = others;
+        let Group { messages: group, answers, .. } = group;
         let outcomes = match self.index(shared) {
             Ok(index) => catch_unwind(AssertUnwindSafe(|| index.deliver(&group))),
             Err(error) => Ok(answers.iter().map(|_| Err(error.again())).collect()),
