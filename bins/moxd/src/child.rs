@@ -69,6 +69,13 @@ pub(crate) struct Child {
     outbox: mpsc::Sender<(Vec<u8>, Vec<OwnedFd>)>,
 }
 
+/// How many pools of memory the C library may keep in a process: one for each CPU. By default a
+/// process of many threads, as accountd is, keeps up to eight for each CPU, and what one thread has
+/// given back no other can use.
+fn arenas() -> String {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string()
+}
+
 impl Child {
     /// Starts it. Its end and what it says come as events of life number `life`.
     pub(crate) fn start(
@@ -81,6 +88,7 @@ impl Child {
         command
             .arg0(recipe.role.name())
             .env_clear()
+            .env("MALLOC_ARENA_MAX", arenas())
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

@@ -152,7 +152,7 @@ impl Database {
         &self.connection
     }
 
-    /// Gives memory back before an idle database is evicted (374 -> 109 KB, measured).
+    /// Gives memory back: of a database that is going to be idle (374 -> 109 KB, measured).
     pub fn shrink(&self) {
         self.connection.flush_prepared_statement_cache();
         if let Err(error) = self.connection.release_memory() {

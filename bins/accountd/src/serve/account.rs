@@ -333,21 +333,20 @@ impl account::Server for AccountServer {
             to.set_keyword_limit(());
             return Ok(());
         }
+        let snapshot = self.service.directories.now();
+        let entry = snapshot.directory.account_by_id(self.account.id());
+        let quota = entry.map_or(0, |entry| entry.quota);
         let found = async {
             let info = self.mailbox(name).await?;
-            Ok::<_, StoreError>((info, self.account.usage().await?))
+            let used = if quota > 0 { self.account.usage().await?.bytes } else { 0 };
+            Ok::<_, StoreError>((info, used))
         };
         let info = match found.await {
-            Ok((info, usage)) => {
-                let snapshot = self.service.directories.now();
-                let entry = snapshot.directory.account_by_id(self.account.id());
-                let quota = entry.map_or(0, |entry| entry.quota);
-                if quota > 0 && usage.bytes.saturating_add(size) > quota {
-                    to.set_over_quota(());
-                    return Ok(());
-                }
-                info
+            Ok((_, used)) if quota > 0 && used.saturating_add(size) > quota => {
+                to.set_over_quota(());
+                return Ok(());
             }
+            Ok((info, _)) => info,
             Err(StoreError::NoSuchMailbox) => {
                 to.set_missing(());
                 return Ok(());

@@ -264,6 +264,9 @@ impl Index {
             damaged: None,
         };
         index.recover()?;
+        // The look at the open segment's rows filled the cache with what nobody asked for: accounts
+        // that are only looked into, as all are at the start, would hold 2 MB each.
+        index.database.shrink();
         index.shared.publish(modseq);
         index.shared.ready.store(true, Ordering::Release);
         Ok(index)
@@ -275,8 +278,8 @@ impl Index {
         // 2. Segment files the database never heard of: the commit of their row did not come.
         let known: BTreeMap<i64, (bool, u64)> = self.database.read(|c| {
             let mut query = c.prepare(
-                "SELECT s.id, s.sealed, coalesce(
-                   (SELECT max(off + zsize) FROM content WHERE seg = s.id), 0) FROM segment s",
+                "SELECT s.id, s.sealed, iif(s.sealed, s.len, coalesce(
+                   (SELECT max(off + zsize) FROM content WHERE seg = s.id), 0)) FROM segment s",
             )?;
             let rows = query.query_map([], |r| Ok((r.get(0)?, (r.get(1)?, r.get(2)?))))?;
             rows.collect::<Result<_, _>>().map_err(StoreError::from)
@@ -289,7 +292,7 @@ impl Index {
                 self.quarantine(&name)?;
             }
         }
-        // 3. Every segment is as long as its last row says.
+        // 3. Every segment is as long as its last row says, or was when it was sealed.
         let mut open = None;
         for (id, (sealed, end)) in known {
             match Tail::open(self.ports.disk.as_ref(), &self.folder, id) {
