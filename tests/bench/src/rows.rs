@@ -207,8 +207,10 @@ async fn disk(server: &Server, scale: &Scale, seed: u64) -> anyhow::Result<Figur
     let before = disk_octets(&server.mail())?;
     let plan = Deliver { shape: Shape::Mixed, ..to_one(DISK, 10, scale.disk, seed) };
     plan.prepare(&server.ports()).await?.run().await?;
-    // An account of ours that rests for a minute has its log emptied and its mail in segments.
-    tokio::time::sleep(scale.rest).await;
+    if server.is_ours() {
+        // An account that rests for a minute has its log emptied and its mail in segments.
+        tokio::time::sleep(scale.rest).await;
+    }
     let octets = disk_octets(&server.mail())?.saturating_sub(before);
     Ok(vec![("disk", octets as f64 / scale.disk as f64)])
 }

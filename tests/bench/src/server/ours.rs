@@ -1,5 +1,6 @@
 //! Our server as an administrator runs it: `moxd serve` as root, a uid for each role, everything at
-//! its default but the limits of connections and messages, which a load from one machine would meet.
+//! its default but the limits of connections and messages, which a load from one machine would meet,
+//! and questions to DNS, which the peers do not ask either.
 
 use super::{PATIENCE, Ports, USERS, greeted};
 use crate::load::{DOMAIN, PASSWORD, user};
@@ -69,7 +70,7 @@ impl Ours {
             "hostname = \"mail.{DOMAIN}\"\n\
              data_dir = \"{}\"\n\
              uid_base = {UID_BASE}\n\
-             [dns]\nservers = [\"127.0.0.1:53\"]\n\
+             [dns]\ncheck_senders = false\n\
              [limits.gate]\n\
              connections = {many}\nconnections_per_minute = {many}\n\
              failed_logins_per_minute = {many}\nfailed_logins_per_day = {many}\n\

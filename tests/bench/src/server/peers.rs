@@ -122,7 +122,7 @@ impl Peers {
              service imap {{\n process_limit = 5000\n}}\n\
              service auth {{\n client_limit = 20000\n}}\n\
              service anvil {{\n client_limit = 20000\n}}\n\
-             service lmtp {{\n unix_listener {dir}/run/from-postfix {{\n mode = 0666\n }}\n}}\n"
+             service lmtp {{\n unix_listener from-postfix {{\n mode = 0666\n }}\n}}\n"
         )
     }
 
