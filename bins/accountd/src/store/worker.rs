@@ -31,7 +31,7 @@ use tokio::{
         mpsc::{Receiver, Sender, channel, error::TrySendError},
         oneshot,
     },
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use types::{AccountId, Clock};
 
@@ -461,7 +461,7 @@ impl Writer {
             let Some(job) = self.waiting.pop_front() else { continue };
             match job {
                 WriteJob::Deliver(shared, message, answer) => {
-                    self.deliver(jobs, &shared, *message, answer);
+                    self.deliver(&mut jobs, &shared, *message, answer).await;
                 }
                 WriteJob::Run(shared, work) => self.run_one(&shared, work),
                 WriteJob::Create(shared, answer) => {
@@ -521,9 +521,9 @@ impl Writer {
 
     /// This message and those for the same account that wait behind it, in order, up to the bounds
     /// and to the next job of another kind for that account.
-    fn deliver(
+    async fn deliver(
         &mut self,
-        jobs: &Receiver<WriteJob>,
+        jobs: &mut Receiver<WriteJob>,
         shared: &Arc<Shared>,
         first: NewMessage,
         answer: oneshot::Sender<Result<Delivered, StoreError>>,
@@ -533,11 +533,9 @@ impl Writer {
             .into_iter()
             .filter_map(|job| group.take(job))
             .collect();
-        let clock = Arc::clone(&self.core.ports.clock);
-        let began = clock.monotonic();
+        let until = tokio::time::Instant::now() + GROUP_WAIT;
         while self.waiting.is_empty() && group.is_open() && shared.coming() > group.messages.len() {
-            let waited = clock.monotonic().saturating_duration_since(began);
-            let Ok(job) = jobs.recv_timeout(GROUP_WAIT.saturating_sub(waited)) else { break };
+            let Ok(Some(job)) = timeout_at(until, jobs.recv()).await else { break };
             self.waiting.extend(group.take(job));
         }
         let Group { messages: group, answers, .. } = group;
