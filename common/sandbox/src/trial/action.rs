@@ -458,8 +458,13 @@ impl Action {
             Action::OtherRoot => Box::new(calls::other_root),
             Action::SetClock => Box::new(calls::set_clock),
             Action::GiftPages => {
-                let (_reader, writer) = rustix::pipe::pipe()?;
-                Box::new(move || calls::gift_pages(&writer))
+                let (reader, writer) = rustix::pipe::pipe()?;
+                Box::new(move || {
+                    let given = calls::gift_pages(&writer);
+                    // Open until then: a pipe without a reader refuses for another reason.
+                    drop(reader);
+                    given
+                })
             }
             Action::FilterListener => {
                 let socket = inet_listener()?;
