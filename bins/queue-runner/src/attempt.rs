@@ -40,6 +40,9 @@ const AFTER_FAULT: Duration = Duration::from_secs(15);
 /// Should we die while mail is on its way to accountd.
 const AFTER_DEATH: Duration = Duration::from_secs(60);
 
+/// RFC 3463 §3.4: mail system full.
+const NO_ROOM: &str = "4.3.1";
+
 /// What is read from the spool and sent at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -214,7 +217,8 @@ async fn to_accountd(
                 text: refused.get_text()?.to_string()?,
                 host: String::new(),
             };
-            by_code(failure)
+            // Our own disk is full: that is no attempt, and soon over or soon seen to.
+            if failure.enhanced == NO_ROOM { Outcome::Fault(failure.line()) } else { by_code(failure) }
         }
     })
 }

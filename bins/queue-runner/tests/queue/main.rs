@@ -120,6 +120,24 @@ async fn tries_again_tells_of_the_delay_and_gives_up_with_a_notification() {
 }
 
 #[tokio::test]
+async fn a_full_disk_of_ours_is_tried_again_soon_and_costs_no_attempt() {
+    local(async {
+        let (world, _folder) = World::fresh().await;
+        world.seen.says("x@local.test", &[(452, "4.3.1", "Insufficient storage")]);
+        world.seen.submit(mail(1, ANN, &["x@local.test"]));
+        world.until(async |w| w.figure("queued").await == 1 && w.first().await.0 != "").await;
+        world.rests_with(1).await;
+        assert_eq!(world.figure("deferred").await, 0, "no attempt");
+        assert_eq!(world.first().await.1, START.plus(Duration::from_secs(15)));
+        world.pass(16).await;
+        world.rests_with(0).await;
+        assert_eq!(world.stored_for("x@local.test").len(), 1);
+        assert!(world.stored_for(ANN).is_empty(), "nobody is told of it");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn no_notification_about_a_notification() {
     local(async {
         let (world, _folder) = World::fresh().await;
