@@ -218,7 +218,11 @@ async fn to_accountd(
                 host: String::new(),
             };
             // Our own disk is full: that is no attempt, and soon over or soon seen to.
-            if failure.enhanced == NO_ROOM { Outcome::Fault(failure.line()) } else { by_code(failure) }
+            if failure.enhanced == NO_ROOM {
+                Outcome::Fault(failure.line())
+            } else {
+                by_code(failure)
+            }
         }
     })
 }
