@@ -129,7 +129,8 @@ impl parser::Server for Parser {
     ) -> Result<(), capnp::Error> {
         let desk = Rc::clone(&self.0);
         let permit = Arc::clone(&desk.turn).acquire_owned().await.map_err(|_| {
-            capnp::Error::disconnected("this parser is at its end, ask the next".to_owned())
+            // No fault of the message: it was not looked at.
+            capnp::Error::overloaded("this parser is at its end, ask the next".to_owned())
         })?;
         let turn =
             Turn { permit: Some(permit), began: Instant::now(), cpu_before: cpu_time(), desk };

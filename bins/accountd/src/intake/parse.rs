@@ -129,6 +129,8 @@ async fn job(line: &Line<parser::Client>, message: &Spooled) -> Tried {
     };
     match run(&parser, message).await {
         Ok(parsed) => Tried::Parsed(Box::new(parsed)),
+        // At its planned end: it has not looked at the message, which is not to pay for that.
+        Err(error) if error.kind == capnp::ErrorKind::Overloaded => Tried::Away,
         Err(error) => {
             tracing::warn!(%error, "a parser job did not come to its end");
             Tried::Failed
@@ -366,6 +368,8 @@ mod tests {
         Endless,
         TooMuch,
         NoAnswer,
+        /// None: it is at its planned end, and the fifth one after it is not.
+        AtItsEnd,
     }
 
     struct Liar(Lie, Rc<Cell<u32>>);
@@ -381,6 +385,9 @@ mod tests {
             mut results: parser::JobResults,
         ) -> Result<(), capnp::Error> {
             self.1.set(self.1.get() + 1);
+            if self.0 == Lie::AtItsEnd && self.1.get() < 5 {
+                return Err(capnp::Error::overloaded("ask the next".into()));
+            }
             results.get().set_job(ipc::new_client(LiarsJob(self.0, RefCell::new(0))));
             Ok(())
         }
@@ -430,7 +437,13 @@ mod tests {
                 Lie::TotalChanges => 10 + offset,
                 Lie::TooMuch => u64::MAX,
                 Lie::Endless => 10,
-                Lie::None | Lie::Size | Lie::Header | Lie::Texts | Lie::NoUtf8 | Lie::NoAnswer => 2,
+                Lie::None
+                | Lie::Size
+                | Lie::Header
+                | Lie::Texts
+                | Lie::NoUtf8
+                | Lie::NoAnswer
+                | Lie::AtItsEnd => 2,
             };
             to.set_total(total);
             to.set_data(if self.0 == Lie::Endless { b"" } else { b"ab" });
@@ -464,6 +477,16 @@ mod tests {
         let parsers = Parsers::new([Line::new(dialer, Limits::default())]);
         let message = Spooled::of(b"A: b\r\n\r\ntext\r\n".to_vec());
         (parsers.parse(&message).await.unwrap(), jobs.get())
+    }
+
+    #[test]
+    fn a_parser_at_its_planned_end_costs_the_message_no_try() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (parsed, jobs) = parse(Lie::AtItsEnd).await;
+            assert!(parsed.facts.is_some());
+            assert_eq!(jobs, 5);
+        });
     }
 
     #[test]

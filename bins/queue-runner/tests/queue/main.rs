@@ -125,7 +125,7 @@ async fn a_full_disk_of_ours_is_tried_again_soon_and_costs_no_attempt() {
         let (world, _folder) = World::fresh().await;
         world.seen.says("x@local.test", &[(452, "4.3.1", "Insufficient storage")]);
         world.seen.submit(mail(1, ANN, &["x@local.test"]));
-        world.until(async |w| w.figure("queued").await == 1 && w.first().await.0 != "").await;
+        world.until(async |w| w.figure("queued").await == 1 && !w.first().await.0.is_empty()).await;
         world.rests_with(1).await;
         assert_eq!(world.figure("deferred").await, 0, "no attempt");
         assert_eq!(world.first().await.1, START.plus(Duration::from_secs(15)));
