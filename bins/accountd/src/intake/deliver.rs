@@ -194,7 +194,10 @@ mod tests {
             id(&Identity::Stranger(ReversePath::Null), ann, &message, &with_id),
             Some(first)
         );
-        assert_eq!(id(&stranger, ann, &message, &Parsed::default()), None);
+        let without_id = Parsed { facts: Some(store::Facts::default()), ..Parsed::default() };
+        assert_eq!(id(&stranger, ann, &message, &without_id), None);
+        // What no parser could read is told from nothing but its octets.
+        assert_eq!(id(&stranger, ann, &message, &Parsed::default()), Some(first));
         let queue = Identity::Queue(QueueId::from_bytes([7; 10]));
         assert!(id(&queue, ann, &message, &Parsed::default()).is_some());
     }

@@ -45,7 +45,8 @@ pub(crate) fn is_received(text: &str) -> bool {
     let names: Vec<&str> =
         starts.map(|line| line.split_once(':').map_or(line, |(name, _)| name)).collect();
     match names[..] {
-        [] => true,
+        // A line that goes on from nothing would go on from the Return-Path.
+        [] => text.is_empty(),
         [name] => name.eq_ignore_ascii_case("Received") && is_fields(text),
         _ => false,
     }
