@@ -397,12 +397,12 @@ impl account_admin::Server for AdminServer {
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let (name, mailbox) = (params.get_account()?.to_str()?, params.get_mailbox()?.to_str()?);
-        let (uid, sink) = (params.get_uid(), params.get_sink()?);
         if self.by == By::Web {
             let trouble = Trouble::invalid("messages are shown on the control socket alone");
             set_problem(results.get().init_problem(), Err(trouble));
             return Ok(());
         }
+        let (uid, sink) = (params.get_uid(), params.get_sink()?);
         let found = async {
             let account = self.service.store.account(self.service.id_of(name)?);
             let mailbox = account.mailbox_by_name(mailbox.to_owned()).await?;
