@@ -63,16 +63,6 @@ smtp = { port = 21025, require_starttls = true }
 [listener.bare]
 ips = ["${ip}"]
 smtp = { port = 22025, starttls = false, requiretls = false }
-[listener.small]
-ips = ["${ip}"]
-max_message_size = "1000"
-tls = { self_signed = true }
-smtp = { port = 23025 }
-[listener.tiny]
-ips = ["${ip}"]
-max_message_size = "100"
-tls = { self_signed = true }
-smtp = { port = 24025 }
 "#;
 
 /// Starts a tree that transcripts can be played against.
@@ -216,8 +206,6 @@ impl<'t> Real<'t> {
             (Protocol::Smtp, "mx", []) => (20_025, false),
             (Protocol::Smtp, "mx", ["require-tls"]) => (21_025, false),
             (Protocol::Smtp, "mx", ["no-starttls"]) => (22_025, false),
-            (Protocol::Smtp, "mx", ["size", "1000"]) => (23_025, false),
-            (Protocol::Smtp, "mx", ["size", "100"]) => (24_025, false),
             (Protocol::Smtp, "submission", []) => (20_587, false),
             // The handshake is a step of the transcript.
             (Protocol::Smtp, "submissions", []) => (20_465, false),

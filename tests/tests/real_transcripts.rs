@@ -8,8 +8,11 @@ use mox_tests::{
 };
 use std::time::{Duration, Instant};
 
+/// RFC 5321 §4.5.3.1.7.
+const SMALL: &str = "a listener takes messages of 64 KiB at least";
+
 /// Transcripts that run on the pure machines alone, and why.
-const NOT_HERE: [(&str, &str); 17] = [
+const NOT_HERE: [(&str, &str); 19] = [
     ("smtp/auth-cancel-last.txt", "needs a mechanism that proves nothing"),
     ("smtp/auth-exchange.txt", "needs a mechanism that proves nothing"),
     ("smtp/auth-guessing.txt", SLOW),
@@ -19,10 +22,12 @@ const NOT_HERE: [(&str, &str); 17] = [
     ("smtp/idle.txt", CLOCK),
     ("smtp/judgement-slows-down.txt", JUDGEMENT),
     ("smtp/mailbox-full.txt", JUDGEMENT),
+    ("smtp/mail-parameters.txt", SMALL),
     ("smtp/many-failed-messages.txt", JUDGEMENT),
     ("smtp/pedantic.txt", "a server is pedantic as a whole"),
     ("smtp/session-takes-too-long.txt", CLOCK),
     ("smtp/store-away.txt", AWAY),
+    ("smtp/too-large.txt", SMALL),
     ("smtp/unknown-first-recipient.txt", SLOW),
     ("imap/list.txt", "an account has mailboxes from its start"),
     ("imap/silent-hides-nothing.txt", "when another's change is told is a matter of time"),
