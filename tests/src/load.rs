@@ -104,14 +104,16 @@ impl Sender {
         loop {
             match self.try_once(message.as_bytes()) {
                 Ok(reply) if reply.code == 250 => break,
-                // A fault of ours is never a 5xx.
-                Ok(reply) => assert!(reply.code < 500, "{reply:?}"),
+                // A fault of ours is never a 5xx. An accountd that dies between its commit and its
+                // answer leaves 451 to say.
+                Ok(reply) => {
+                    assert!(reply.code < 500, "{reply:?}");
+                    self.may_be_taken();
+                }
                 Err(error) => {
                     let refused = Some(Errno::CONNREFUSED) == Errno::from_io_error(&error);
                     self.sent.refused += usize::from(refused);
-                    if self.way == Way::Submission && self.connection.is_some() {
-                        self.sent.unsure.insert(self.sent.count);
-                    }
+                    self.may_be_taken();
                 }
             }
             self.connection = None;
@@ -119,6 +121,13 @@ impl Sender {
             thread::sleep(Duration::from_millis(20));
         }
         self.sent.longest = self.sent.longest.max(start.elapsed());
+    }
+
+    /// A submission is not told from its repeat.
+    fn may_be_taken(&mut self) {
+        if self.way == Way::Submission && self.connection.is_some() {
+            self.sent.unsure.insert(self.sent.count);
+        }
     }
 
     fn reverse_path(&self) -> &'static str {
