@@ -26,6 +26,29 @@ pub(crate) struct Tls {
     server_name: String,
 }
 
+/// What the choice of SASL mechanisms depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TlsClass {
+    version: u16,
+    has_binding: bool,
+    has_client_key: bool,
+}
+
+impl Tls {
+    /// What most clients' TLS is: version 1.3, no client certificate. Its binding binds nothing.
+    pub(crate) fn usual() -> Self {
+        Self { version: 0x0304, exporter: vec![0; 32], ..Self::default() }
+    }
+
+    pub(crate) fn class(&self) -> TlsClass {
+        TlsClass {
+            version: self.version,
+            has_binding: !self.exporter.is_empty() || !self.end_point.is_empty(),
+            has_client_key: !self.client_key.is_empty(),
+        }
+    }
+}
+
 impl From<net::TlsFacts> for Tls {
     fn from(facts: net::TlsFacts) -> Self {
         Self {

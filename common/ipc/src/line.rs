@@ -28,6 +28,7 @@ struct Inner<C> {
     limits: Limits,
     now: RefCell<Option<Connected<C>>>,
     dialling: Mutex<()>,
+    connections: Cell<u64>,
     short: Arc<Semaphore>,
 }
 
@@ -52,6 +53,7 @@ impl<C: FromClientHook + Clone + 'static> Line<C> {
                 limits,
                 now: RefCell::new(None),
                 dialling: Mutex::new(()),
+                connections: Cell::new(0),
                 short: Arc::new(Semaphore::new(SHORT_CALLS)),
             }),
         }
@@ -79,6 +81,7 @@ impl<C: FromClientHook + Clone + 'static> Line<C> {
             flag.set(false);
             tracing::debug!(?ended, "a line to another process ended");
         });
+        self.inner.connections.set(self.inner.connections.get() + 1);
         let kept = Connected { client: client.clone(), alive };
         *self.inner.now.borrow_mut() = Some(kept);
         Ok(client)
@@ -94,6 +97,12 @@ impl<C: FromClientHook + Clone + 'static> Line<C> {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.dialer.generation()
+    }
+
+    /// Counts its connections: objects of one are of no use on the next.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.inner.connections.get()
     }
 
     fn living(&self) -> Option<C> {

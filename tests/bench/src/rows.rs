@@ -45,7 +45,7 @@ impl Scale {
         big: 20_000,
         million: 1_000_000,
         idle: 1000,
-        handshakes: 400,
+        handshakes: 2000,
         log_ins: 200,
         disk: 4000,
         rest: Duration::from_secs(75),

@@ -1,6 +1,6 @@
 //! A connection until somebody logged in.
 
-use super::{Accepted, LATER, LOGIN, SHORT, Shared, hand_over::HandOver, relay::Handed};
+use super::{Accepted, LATER, LOGIN, Shared, Start, hand_over::HandOver, relay::Handed};
 use crate::peer::Peer;
 use imap::{
     Event, Limits, Out, Piece, Reader, Tag,
@@ -8,7 +8,7 @@ use imap::{
 };
 use ipc::{
     capnp,
-    schema::auth_capnp::{self as auth, authenticator, exchange, step, success},
+    schema::auth_capnp::{self as auth, exchange, step, success},
     within,
 };
 use net::{Conn, TlsAcceptor, write_within};
@@ -57,7 +57,7 @@ pub(super) async fn until_log_in<S>(
     accepted: &Accepted,
     peer: &mut Peer,
     conn: Conn<S>,
-    refused: Option<&'static str>,
+    start: Start,
 ) -> Option<Handed<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -79,18 +79,24 @@ where
         exchange: None,
         logged_in: None,
     };
-    if let Some(why) = refused {
-        Front::turn_away(&mut login.out, why);
-        login.flush().await?;
-        return None;
-    }
-    if let Some(mechanisms) = login.mechanisms().await {
-        login.front = Front::new(security, mechanisms, shared.limits.failed_logins);
-    } else {
+    let announced = match start {
+        Start::Greet(announced) => announced.to(login.peer),
+        Start::TurnAway(why) => {
+            Front::turn_away(&mut login.out, why);
+            login.flush().await?;
+            return None;
+        }
+    };
+    let mechanisms = match announced {
+        Some(mechanisms) => Some(mechanisms),
+        None => login.asked_mechanisms().await,
+    };
+    let Some(mechanisms) = mechanisms else {
         Front::turn_away(&mut login.out, LATER);
         login.flush().await?;
         return None;
-    }
+    };
+    login.front = Front::new(security, login.usable(mechanisms), shared.limits.failed_logins);
     login.front.greet(&mut login.out);
     timeout(WHOLE, login.talk()).await.unwrap_or_default()
 }
@@ -229,19 +235,14 @@ where
         self.peer.tls = facts.into();
         self.conn = Conn::Tls(Box::new(stream));
         self.reader = Reader::new(Limits::FRONT);
-        let Some(mechanisms) = self.mechanisms().await else {
+        let Some(mechanisms) = self.asked_mechanisms().await else {
             // A server without any mechanism is one a client gives up for good.
             Front::turn_away(&mut self.out, "try again later");
             self.flush().await?;
             return None;
         };
-        self.front.tls_started(mechanisms);
+        self.front.tls_started(self.usable(mechanisms));
         Some(self)
-    }
-
-    async fn authenticator(&self) -> Result<authenticator::Client, ipc::Unavailable> {
-        let door = self.shared.door.client().await?;
-        Ok(door.authenticator_request().send().pipeline.get_authenticator())
     }
 
     /// Whether nobody may log in before TLS. accountd decides the same by the listener's name; here
@@ -251,29 +252,21 @@ where
     }
 
     /// None: accountd is away.
-    async fn mechanisms(&self) -> Option<Vec<String>> {
-        let authenticator = self.authenticator().await.ok()?;
-        let _permit = self.shared.door.permit().await;
-        let mut request = authenticator.mechanisms_request();
-        self.peer.write(request.get().init_peer());
-        let answer = within(SHORT, request.send().promise).await.ok()?;
-        let names = answer.get().ok()?.get_names().ok()?;
-        let mut mechanisms = Vec::new();
-        for name in names {
-            let name = name.ok()?.to_str().ok()?;
-            // SASL LOGIN is a habit of SMTP clients; IMAP has a command for it.
-            if name != "LOGIN" && !self.tls_missing() {
-                mechanisms.push(name.to_owned());
-            }
-        }
-        Some(mechanisms)
+    async fn asked_mechanisms(&self) -> Option<Vec<String>> {
+        self.shared.accountd.mechanisms(self.peer).await
+    }
+
+    fn usable(&self, mut mechanisms: Vec<String>) -> Vec<String> {
+        // SASL LOGIN is a habit of SMTP clients; IMAP has a command for it.
+        mechanisms.retain(|name| name != "LOGIN" && !self.tls_missing());
+        mechanisms
     }
 
     async fn start(&self, mechanism: &str, initial: Option<&Secret<Vec<u8>>>) -> Answer {
         if self.tls_missing() {
             return Answer::Failure(Failure::TlsRequired);
         }
-        let Ok(authenticator) = self.authenticator().await else {
+        let Ok(authenticator) = self.shared.accountd.authenticator().await else {
             return Answer::Failure(Failure::Temporary);
         };
         let mut request = authenticator.start_request();

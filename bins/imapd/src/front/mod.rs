@@ -3,6 +3,7 @@
 //! What a stranger can reach is in this process and nothing of anybody's mail is: after a log-in it
 //! makes a socket pair, hands one end to the session instance that accountd named, and relays.
 
+mod accountd;
 mod hand_over;
 mod login;
 mod relay;
@@ -11,18 +12,11 @@ mod tls;
 pub(crate) use hand_over::HandOver;
 
 use crate::peer::{Peer, Tls};
+use accountd::{Accountd, Announced, Entry};
 use anyhow::Context as _;
 use config::{limits, slice::ImapListener};
 use daemon::Stop;
-use ipc::{
-    Dialer, Limits, Line, Unavailable,
-    capnp::capability::FromClientHook,
-    schema::{
-        accountd_capnp::{door, front_door, gate},
-        types_capnp::handle,
-    },
-    within,
-};
+use ipc::Dialer;
 use net::{Conn, Connections, Permit, TlsAcceptor};
 use std::{
     cell::RefCell,
@@ -40,8 +34,6 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use types::{Clock, SessionId};
 
-/// To come in. accountd away, or silent, for longer is BYE.
-const ENTER: Duration = Duration::from_secs(1);
 /// A short call to accountd.
 const SHORT: Duration = Duration::from_secs(10);
 /// One log-in: two password hashes may wait before it in accountd's waiting room.
@@ -70,7 +62,7 @@ pub struct Grants {
 /// What the connections share.
 struct Shared {
     limits: limits::Imap,
-    door: Line<front_door::Client>,
+    accountd: Accountd,
     sessions: BTreeMap<u16, Dialer>,
     stop: Stop,
     scratch: Rc<RefCell<Box<[u8]>>>,
@@ -98,7 +90,7 @@ impl Face {
     pub async fn new(grants: &Grants) -> anyhow::Result<Self> {
         let tls = tls::acceptors(grants.keyholder.clone(), &grants.clock).await?;
         let shared = Rc::new(Shared {
-            door: Line::new(grants.accountd.clone(), Limits::SESSIONS),
+            accountd: Accountd::new(grants.accountd.clone()),
             sessions: grants.sessions.clone(),
             stop: grants.stop.clone(),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH].into_boxed_slice())),
@@ -169,11 +161,10 @@ pub async fn run(mut grants: Grants) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who may connect, as accountd counts.
-enum Entry {
-    /// The place in the limit is held as long as the handle is.
-    Pass(#[expect(dead_code, reason = "held for its Drop")] handle::Client),
-    Refused(&'static str),
+/// What a connection begins with.
+enum Start {
+    Greet(Announced),
+    TurnAway(&'static str),
 }
 
 /// What a client is told that is one too many.
@@ -200,7 +191,8 @@ where
     };
     tracing::debug!(session = %peer.session, client = %accepted.peer, "connected");
     // Counted before the handshake: a flood shall not cost signatures.
-    let entry = enter(&shared, &peer).await;
+    let expected = if accepted.listener.implicit_tls { Tls::usual() } else { Tls::default() };
+    let (entry, announced) = shared.accountd.enter(&peer, expected).await;
     let refused = match &entry {
         Entry::Pass(_) => None,
         Entry::Refused(why) => Some(*why),
@@ -227,7 +219,11 @@ where
         }
     }
     // Boxed, so that the many connections that are relayed do not hold the room for a log-in.
-    let handed = Box::pin(login::until_log_in(&shared, &accepted, &mut peer, conn, refused)).await;
+    let start = match refused {
+        Some(why) => Start::TurnAway(why),
+        None => Start::Greet(announced),
+    };
+    let handed = Box::pin(login::until_log_in(&shared, &accepted, &mut peer, conn, start)).await;
     if let Some(handed) = handed {
         let session = peer.session;
         drop(peer);
@@ -235,43 +231,4 @@ where
         tracing::debug!(%session, ?ended, "relay is over");
     }
     drop(entry);
-}
-
-async fn enter(shared: &Shared, peer: &Peer) -> Entry {
-    let asked = async {
-        let door = shared.door.client().await?;
-        let _permit = shared.door.permit().await;
-        let door: door::Client = FromClientHook::new(door.into_client_hook());
-        let gate = door.gate_request().send().pipeline.get_gate();
-        let mut request = gate.enter_request();
-        peer.write(request.get().init_peer());
-        within(ENTER, request.send().promise).await
-    };
-    // The turn among the short calls, too, is waited for no longer.
-    let asked = tokio::time::timeout(ENTER, asked).await.unwrap_or(Err(Unavailable::Late));
-    let answer = match asked {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::debug!(%error, "gate");
-            return Entry::Refused(LATER);
-        }
-    };
-    let verdict = answer.get().and_then(|answer| answer.get_verdict());
-    let pass = verdict.and_then(|verdict| {
-        use gate::verdict::Which;
-        Ok(match verdict.which()? {
-            Which::Pass(pass) => Some(pass?),
-            Which::TooManyConnections(())
-            | Which::TooManyPerMinute(())
-            | Which::TooManyFailedLogins(()) => None,
-        })
-    });
-    match pass {
-        Ok(Some(pass)) => Entry::Pass(pass),
-        Ok(None) => Entry::Refused(TOO_MANY),
-        Err(error) => {
-            tracing::error!(%error, "accountd's gate broke its contract");
-            Entry::Refused(LATER)
-        }
-    }
 }
