@@ -1,7 +1,7 @@
 //! What was promised, and whether it was kept.
 
 use super::{remote, template, world::World};
-use accountd::store::{Ports, Random, Store, Threads, Tuning};
+use accountd::store::{Account, MailboxId, Ports, Random, Store, Threads, Tuning};
 use anyhow::Context as _;
 use daemon::Workers;
 use ipc::Role;
@@ -151,30 +151,59 @@ async fn read(world: &Rc<World>) -> anyhow::Result<Inboxes> {
         for finding in found {
             world.wrong(format!("{address}: verify finds {}", finding.what));
         }
-        let inbox = account.mailbox_by_name("INBOX".into()).await?;
-        let mut messages = Vec::new();
-        for uid in account.uids(inbox.id, 1).await? {
-            let content = account.content(inbox.id, uid).await?;
-            let mut bytes = Vec::new();
-            while (bytes.len() as u64) < content.size {
-                let more = account.read_content(content, bytes.len() as u64, 1 << 18).await?;
-                anyhow::ensure!(!more.is_empty(), "content of uid {uid} ends too early");
-                bytes.extend(more);
+        let mut inbox = Vec::new();
+        for mailbox in account.mailboxes().await? {
+            let messages = messages(&account, mailbox.id).await.context(mailbox.name.clone())?;
+            for (id, count) in counted(&messages) {
+                if count > 1 {
+                    let name = &mailbox.name;
+                    world.wrong(format!("{id} is {count} times in {name} of {address}"));
+                }
             }
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let is_report = text.contains("Content-Type: multipart/report");
-            messages.push(Found { text, is_report });
+            if mailbox.name.eq_ignore_ascii_case("INBOX") {
+                inbox = messages;
+            }
         }
         if !account.outbox(None).await?.is_empty() {
             world.wrong(format!("the outbox of {address} is not empty"));
         }
-        inboxes.insert(address, messages);
+        inboxes.insert(address, inbox);
     }
     store.stop();
     for alarm in alarms.lock().map(|alarms| alarms.clone()).unwrap_or_default() {
         world.wrong(alarm);
     }
     Ok(inboxes)
+}
+
+async fn messages(account: &Account, mailbox: MailboxId) -> anyhow::Result<Vec<Found>> {
+    let mut messages = Vec::new();
+    for uid in account.uids(mailbox, 1).await? {
+        let content = account.content(mailbox, uid).await?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < content.size {
+            let more = account.read_content(content, bytes.len() as u64, 1 << 18).await?;
+            anyhow::ensure!(!more.is_empty(), "content of uid {uid} ends too early");
+            bytes.extend(more);
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let is_report = text.contains("Content-Type: multipart/report");
+        messages.push(Found { text, is_report });
+    }
+    Ok(messages)
+}
+
+/// How often each Message-ID is there. Nobody in a run sends one twice on purpose: what comes again
+/// is the repeat of a delivery whose answer was lost.
+fn counted(messages: &[Found]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for message in messages {
+        let header = message.text.lines().take_while(|line| !line.is_empty());
+        for id in header.filter_map(|line| line.strip_prefix("Message-ID: ")) {
+            *counts.entry(id).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// Recipients that are in the queue.

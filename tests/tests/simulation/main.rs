@@ -8,7 +8,8 @@
 //! TLS (a blocking signer would wait for itself), listening sockets, httpd.
 //!
 //! At each message of each edge the seed decides whether it arrives, is held up, ends its
-//! connection, or a process. Then it becomes calm, and what was promised must have been kept:
+//! connection, or a process. An answer right behind a commit is lost more often, and a process may
+//! die when it has committed and before it says so: then its clients repeat what was done. Then it becomes calm, and what was promised must have been kept:
 //! `ledger.rs`. The same seed gives the same run, octet by octet of its trace.
 //!
 //! `MOX_SIM_SEED=n` runs one seed (`MOX_SIM_TRACE=1` tells all of it); `MOX_NIGHTLY=1` runs 10,000.

@@ -146,12 +146,23 @@ async fn simulate(folder: &Path, seed: u64) -> Outcome {
 }
 
 fn faults(plan: &mut Chance) -> Faults {
-    match plan.below(8) {
-        0 => Faults::default(),
-        1 => Faults { slow: 5_000, ..Faults::default() },
-        2 | 3 => Faults { slow: 3_000, stuck: 10, breaks: 20, deaths: 10 },
-        4..=6 => Faults { slow: 2_000, stuck: 30, breaks: 60, deaths: 50 },
-        _ => Faults { slow: 1_000, stuck: 100, breaks: 150, deaths: 200 },
+    let none = Faults::default();
+    match plan.below(10) {
+        0 => none,
+        1 => Faults { slow: 5_000, ..none },
+        2 => Faults { slow: 3_000, stuck: 10, breaks: 20, deaths: 10, ..none },
+        // Nothing else goes wrong than that answers are lost.
+        3 => Faults { slow: 2_000, unheard: 4_000, ..none },
+        4 => Faults { slow: 2_000, commits: 1_000, ..none },
+        5 | 6 => {
+            Faults { slow: 3_000, stuck: 10, breaks: 20, deaths: 10, unheard: 2_000, commits: 300 }
+        }
+        7 | 8 => {
+            Faults { slow: 2_000, stuck: 30, breaks: 60, deaths: 50, unheard: 1_000, commits: 200 }
+        }
+        _ => {
+            Faults { slow: 1_000, stuck: 100, breaks: 150, deaths: 200, unheard: 500, commits: 100 }
+        }
     }
 }
 

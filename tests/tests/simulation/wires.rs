@@ -123,64 +123,83 @@ impl Wire {
         let ((from_client, to_client), (from_server, to_server)) =
             (client.into_halves(), server.into_halves());
         let (there, back) = (self.client, self.server);
+        let asked = Cell::new(world.commits(back));
+        let line = |from, to| Direction { world, from, to, number, server: back, asked: &asked };
+        let (going, coming) = (line(there, back), line(back, there));
         tokio::select! {
             biased;
-            () = pump(world, (there, back, number), from_client, to_server) => {}
-            () = pump(world, (back, there, number), from_server, to_client) => {}
+            () = going.carry(from_client, to_server) => {}
+            () = coming.carry(from_server, to_client) => {}
         }
         world.note(&format!("{there}>{back} {number} over"));
     }
 }
 
-/// Carries one direction, message by message.
-async fn pump(
-    world: &Rc<World>,
-    (from, to, number): (Who, Who, u32),
-    mut source: impl AsyncRead + Unpin,
-    mut sink: impl AsyncWrite + Unpin,
-) {
-    let mut buffer = Vec::new();
-    loop {
-        let length = match frame(&buffer) {
-            Ok(Some(length)) => length,
-            Ok(None) => match source.read_buf(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => continue,
-            },
-            Err(why) => return world.wrong(format!("{from}>{to}: {why}")),
-        };
-        let rest = buffer.split_off(length);
-        let message = std::mem::replace(&mut buffer, rest);
-        let fate = world.fate(from, to);
-        world.note(&format!("{from}>{to} {number} {length} {fate:?}"));
-        let (arrives, dies) = match fate {
-            Fate::Arrives(after) => {
-                if !after.is_zero() {
-                    sleep(after).await;
-                }
-                (true, None)
-            }
-            Fate::Breaks => return,
-            Fate::SenderDies { arrives } => (arrives, Some(from)),
-            Fate::ReceiverDies { arrives } => (arrives, Some(to)),
-        };
-        if arrives {
-            let written = async {
-                sink.write_all(&message).await?;
-                sink.flush().await
+/// One direction of a connection.
+struct Direction<'a> {
+    world: &'a Rc<World>,
+    from: Who,
+    to: Who,
+    number: u32,
+    server: Who,
+    /// The server's commits when its client last spoke.
+    asked: &'a Cell<u64>,
+}
+
+impl Direction<'_> {
+    /// Carries it, message by message.
+    async fn carry(&self, mut source: impl AsyncRead + Unpin, mut sink: impl AsyncWrite + Unpin) {
+        let Self { world, from, to, number, server, asked } = *self;
+        let mut buffer = Vec::new();
+        loop {
+            let length = match frame(&buffer) {
+                Ok(Some(length)) => length,
+                Ok(None) => match source.read_buf(&mut buffer).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => continue,
+                },
+                Err(why) => return world.wrong(format!("{from}>{to}: {why}")),
             };
-            if written.await.is_err() {
+            let rest = buffer.split_off(length);
+            let message = std::mem::replace(&mut buffer, rest);
+            if world.is_mute(from) {
                 return;
             }
-        }
-        if let Some(who) = dies {
+            let is_answer = from == server && world.commits(server) > asked.get();
+            let fate = world.fate(from, to, is_answer);
+            world.note(&format!("{from}>{to} {number} {length} {fate:?}"));
+            let (arrives, dies) = match fate {
+                Fate::Arrives(after) => {
+                    if !after.is_zero() {
+                        sleep(after).await;
+                    }
+                    (true, None)
+                }
+                Fate::Breaks => return,
+                Fate::SenderDies { arrives } => (arrives, Some(from)),
+                Fate::ReceiverDies { arrives } => (arrives, Some(to)),
+            };
             if arrives {
-                // It has had time to begin with it.
-                for _ in 0..world.below(40) {
-                    tokio::task::yield_now().await;
+                if to == server {
+                    asked.set(world.commits(server));
+                }
+                let written = async {
+                    sink.write_all(&message).await?;
+                    sink.flush().await
+                };
+                if written.await.is_err() {
+                    return;
                 }
             }
-            return world.kill(who);
+            if let Some(who) = dies {
+                if arrives {
+                    // It has had time to begin with it.
+                    for _ in 0..world.below(40) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                return world.kill(who);
+            }
         }
     }
 }

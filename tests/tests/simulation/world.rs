@@ -14,15 +14,15 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use storage::Forgetful;
+use storage::{Forgetful, Kind};
 use tokio::{
     io::{DuplexStream, duplex},
     sync::{Notify, mpsc},
@@ -100,6 +100,10 @@ pub(super) struct Faults {
     pub(super) breaks: u64,
     /// A process dies.
     pub(super) deaths: u64,
+    /// Of ten thousand answers right behind a commit: nobody hears it.
+    pub(super) unheard: u64,
+    /// Of ten thousand turns in which a process committed: it dies before it says anything.
+    pub(super) commits: u64,
 }
 
 /// A connection from outside.
@@ -145,6 +149,8 @@ pub(super) struct World {
     over: Cell<bool>,
     /// Is not started again before it may.
     held: RefCell<BTreeSet<Who>>,
+    /// Died before its last words were written.
+    mute: RefCell<BTreeSet<Who>>,
     deaths: Cell<u32>,
     breaks: Cell<u32>,
     parser_faults: Cell<u32>,
@@ -173,6 +179,7 @@ impl World {
             wires: roles::EDGES.iter().map(|&(client, server)| Wire::new(client, server)).collect(),
             over: Cell::new(false),
             held: RefCell::default(),
+            mute: RefCell::default(),
             deaths: Cell::new(0),
             breaks: Cell::new(0),
             parser_faults: Cell::new(0),
@@ -238,11 +245,38 @@ impl World {
         self.folder.join(role.to_string())
     }
 
-    /// What becomes of the next message.
-    pub(super) fn fate(&self, from: Who, to: Who) -> Fate {
-        let Faults { slow, stuck, breaks, deaths } = self.faults.get();
-        if slow + stuck + breaks + deaths == 0 {
+    /// How often a process has made something durable.
+    pub(super) fn commits(&self, who: Who) -> u64 {
+        let disk = self.disks.get(&who.role);
+        disk.and_then(|disk| disk.syncs().get(&Kind::Journal).copied()).unwrap_or(0)
+    }
+
+    /// Whether what is left of its words was never said.
+    pub(super) fn is_mute(&self, who: Who) -> bool {
+        self.mute.borrow().contains(&who)
+    }
+
+    /// A process that has committed in its last turn may have died right behind it.
+    fn behind_commits(&self, who: Who) {
+        if self.below(10_000) < self.faults.get().commits {
+            self.note(&format!("{who} has committed, and tells nobody"));
+            self.mute.borrow_mut().insert(who);
+            self.kill(who);
+        }
+    }
+
+    /// What becomes of the next message, which may be the answer to something that was committed.
+    pub(super) fn fate(&self, from: Who, to: Who, is_behind_commit: bool) -> Fate {
+        let Faults { slow, stuck, breaks, deaths, unheard, .. } = self.faults.get();
+        if slow + stuck + breaks + deaths + unheard == 0 {
             return Fate::Arrives(Duration::ZERO);
+        }
+        if is_behind_commit && self.below(10_000) < unheard {
+            if self.below(2) == 0 {
+                return Fate::SenderDies { arrives: false };
+            }
+            self.breaks.set(self.breaks.get() + 1);
+            return Fate::Breaks;
         }
         let mut roll = self.below(10_000);
         for (times, kind) in [(slow, 0), (stuck, 1), (breaks, 2), (deaths, 3)] {
@@ -292,10 +326,22 @@ impl World {
         let (visits_in, visits) = mpsc::channel(CLIENTS);
         let (stopper, stop) = Stop::new();
         let main = roles::main(self, who, Birth { acceptors, visits, stop });
-        // Its tasks are its own: they end with it, whatever they do.
+        self.mute.borrow_mut().remove(&who);
+        let world = Rc::clone(self);
         let task = tokio::task::spawn_local(async move {
+            // Its tasks are its own: they end with it, whatever they do.
             let own = LocalSet::new();
-            own.run_until(main).await
+            let mut life = pin!(own.run_until(main));
+            let mut commits = world.commits(who);
+            poll_fn(|context| {
+                let polled = life.as_mut().poll(context);
+                let before = std::mem::replace(&mut commits, world.commits(who));
+                if polled.is_pending() && commits > before {
+                    world.behind_commits(who);
+                }
+                polled
+            })
+            .await
         });
         let abort = task.abort_handle();
         let life = Life { abort, stopper, clients, visits: visits_in };
