@@ -5,7 +5,7 @@
 //! answered before the COMMIT returned.
 
 use super::{
-    StoreError,
+    StoreError, codec,
     index::{Index, OpenMailbox, Tx},
     message::{
         Facts, MAX_MESSAGE, MAX_RECIPIENTS, MAX_REFERENCES, MAX_REPUTATION_KEYS, NewMessage, Target,
@@ -13,6 +13,7 @@ use super::{
     reputation,
     rows::{Delivered, Stored},
     segments::{self, FRAME, Packed, Place, STAGE_MAX, Tail},
+    text::{self, PackedText},
     thread::{self, Threaded},
     types::{ContentId, Flags, KeywordBits, MailboxId, MessageId, Role, Uid},
 };
@@ -26,8 +27,6 @@ use types::{ObjectId, UnixNanos};
 pub(crate) const MAX_GROUP: usize = 100;
 /// Most bytes in one commit.
 pub(crate) const MAX_GROUP_BYTES: u64 = 8 << 20;
-/// Decoded text kept of one message.
-const MAX_TEXT: usize = 8 << 20;
 
 /// Bits of a message (`msg.bits`).
 pub(crate) mod bits {
@@ -217,15 +216,17 @@ impl Index {
         let mut oid = [0; 16];
         self.ports.random.fill(&mut oid);
         let oid = ObjectId::from_bytes(oid);
+        let text = |plain| message.facts.as_ref().map(|f| text::pack(f, plain)).transpose();
         if size <= FRAME as u64 {
-            let data = segments::compress(&segments::piece(message, 0)?)?;
+            let plain = segments::piece(message, 0)?;
+            let (data, text) = (codec::compress(&plain)?, text(Some(&plain))?);
             let (zsize, crc) = (data.len() as u64, crc32fast::hash(&data));
             let place = if data.len() <= STAGE_MAX {
                 Place::Staged(data)
             } else {
                 self.append_record(&oid, data)?
             };
-            return Ok(Packed { oid, size, zsize, crc, frames: None, place });
+            return Ok(Packed { oid, size, zsize, crc, frames: None, place, text });
         }
         let mut at = 0;
         let (place, lengths, crc) = self.append_frames(&oid, || {
@@ -234,11 +235,11 @@ impl Index {
             }
             let plain = segments::piece(message, at)?;
             at += plain.len() as u64;
-            segments::compress_checked(&plain).map(Some)
+            codec::compress_checked(&plain).map(Some)
         })?;
         let zsize = lengths.iter().map(|l| u64::from(*l)).sum();
         let frames = lengths.iter().flat_map(|l| l.to_le_bytes()).collect();
-        Ok(Packed { oid, size, zsize, crc, frames: Some(frames), place })
+        Ok(Packed { oid, size, zsize, crc, frames: Some(frames), place, text: text(None)? })
     }
 
     /// Appends bytes that are compressed already, as one record.
@@ -522,8 +523,8 @@ impl Tx<'_> {
             let mut stage = self.c.prepare_cached("INSERT INTO staged VALUES (?1, ?2)")?;
             stage.execute(params![id.0, data])?;
         }
-        if let Some(facts) = facts {
-            self.add_facts(id, facts)?;
+        if let (Some(facts), Some(text)) = (facts, &packed.text) {
+            self.add_facts(id, facts, text)?;
         }
         let mut keys =
             self.c.prepare_cached("INSERT OR IGNORE INTO reputation VALUES (?1, ?2, ?3)")?;
@@ -535,7 +536,12 @@ impl Tx<'_> {
     }
 
     /// What the parser said, or says anew.
-    pub(crate) fn add_facts(&mut self, id: ContentId, facts: &Facts) -> Result<(), StoreError> {
+    pub(crate) fn add_facts(
+        &mut self,
+        id: ContentId,
+        facts: &Facts,
+        text: &PackedText,
+    ) -> Result<(), StoreError> {
         let mut content_bits = bits::CONTENT_PARSED;
         content_bits |= if facts.is_response { bits::CONTENT_RESPONSE } else { 0 };
         content_bits |= if facts.is_dsn { bits::CONTENT_DSN } else { 0 };
@@ -562,39 +568,8 @@ impl Tx<'_> {
             facts.sections,
             facts.headers
         ])?;
-        let text = join_text(facts);
-        let data = segments::compress(&text)?;
-        let mut insert = self.c.prepare_cached(
-            "INSERT INTO content_text VALUES (?1, ?2, ?3)
-             ON CONFLICT(content_id) DO UPDATE SET size=?2, data=?3",
-        )?;
-        insert.execute(params![id.0, text.len() as u64, data])?;
-        Ok(())
+        text::store(self.c, id, text)
     }
-}
-
-/// The header's text, then each part's: length of the header (32 bits, little-endian), header, parts
-/// with a NUL between them, so that a needle never spans two.
-fn join_text(facts: &Facts) -> Vec<u8> {
-    let mut text = Vec::new();
-    let header = cut(&facts.header_text, MAX_TEXT / 2);
-    text.extend_from_slice(&u32::try_from(header.len()).unwrap_or(0).to_le_bytes());
-    text.extend_from_slice(header.as_bytes());
-    for part in &facts.body_text {
-        let room = MAX_TEXT.saturating_sub(text.len());
-        text.extend_from_slice(cut(part, room).as_bytes());
-        text.push(0);
-    }
-    text
-}
-
-/// The first `most` octets, at a character's end.
-fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
 }
 
 impl OpenMailbox {

@@ -386,6 +386,7 @@ impl Account {
     }
 
     /// Looks for texts in the messages of `uids` from `from` on, one slice of 10 ms. At most 64 keys.
+    /// A message whose content is damaged has none; an alarm says so.
     ///
     /// # Errors
     /// Temporary ones.
@@ -396,7 +397,23 @@ impl Account {
         from: Uid,
         keys: Arc<[TextKey]>,
     ) -> Result<SearchBatch, StoreError> {
-        self.read(move |view| search::step(view, mailbox, &uids, from, &keys)).await
+        let (again, known) = (uids.clone(), Arc::clone(&keys));
+        let first = self
+            .pool
+            .read(&self.shared, move |view| search::step(view, mailbox, &uids, from, &keys, None))
+            .await;
+        match first {
+            // As in `read_content`; and what stays damaged must not hide all other messages.
+            Err(StoreError::Damaged(_)) => {
+                let (pool, id) = (Arc::clone(&self.pool), self.shared.id);
+                self.read(move |view| {
+                    let alarm: &dyn Fn(&str) = &|why| pool.alarm(id, why);
+                    search::step(view, mailbox, &again, from, &known, Some(alarm))
+                })
+                .await
+            }
+            other => other,
+        }
     }
 
     /// STORE.

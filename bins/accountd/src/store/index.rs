@@ -29,7 +29,11 @@ const APPLICATION_ID: i32 = 0x6d6f_7801;
 /// The tables, by the steps that made them.
 pub(crate) const SCHEMA: Schema = Schema {
     application_id: APPLICATION_ID,
-    migrations: &[Migration { sql: include_str!("schema/0001-account.sql"), min_reader: 1 }],
+    migrations: &[
+        Migration { sql: include_str!("schema/0001-account.sql"), min_reader: 1 },
+        // Who does not know of it takes such texts for damaged.
+        Migration { sql: include_str!("schema/0002-text-by-content.sql"), min_reader: 2 },
+    ],
 };
 
 /// Mailboxes an account begins with, beside Inbox.
@@ -95,7 +99,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            drain_bytes: 4 << 20,
+            drain_bytes: 1 << 20,
             segment_len: segments::SEGMENT_LEN,
             checkpoint_frames: 4000,
             lease_cap: Duration::from_secs(24 * 3600),
@@ -155,6 +159,7 @@ pub(crate) struct OpenMailbox {
 /// A writing transaction with the rows it changes often held in memory.
 pub(crate) struct Tx<'a> {
     pub(crate) c: &'a Writer<'a>,
+    pub(crate) files: &'a SegmentFiles,
     pub(crate) now: UnixNanos,
     pub(crate) random: &'a dyn Random,
     pub(crate) hash_key: [u8; 16],
@@ -354,11 +359,11 @@ impl Index {
             return Err(StoreError::Damaged(why.clone()));
         }
         let now = self.ports.clock.now();
-        let (random, hash_key) = (self.ports.random.as_ref(), self.hash_key);
+        let (files, random, hash_key) = (&self.files, self.ports.random.as_ref(), self.hash_key);
         let shared = Arc::clone(&self.shared);
         let _inside = shared.gate.pass();
         let done = self.database.write(|writer| {
-            let mut tx = Tx::begin(writer, now, random, hash_key)?;
+            let mut tx = Tx::begin(writer, files, now, random, hash_key)?;
             let result = work(&mut tx)?;
             let modseq = tx.finish()?;
             Ok::<_, StoreError>((result, modseq))
@@ -412,13 +417,24 @@ pub(crate) fn load_meta(c: &Connection) -> Result<Meta, StoreError> {
 impl<'a> Tx<'a> {
     fn begin(
         c: &'a Writer<'a>,
+        files: &'a SegmentFiles,
         now: UnixNanos,
         random: &'a dyn Random,
         hash_key: [u8; 16],
     ) -> Result<Self, StoreError> {
         let meta = load_meta(c)?;
         let mailboxes = BTreeMap::new();
-        Ok(Self { c, now, random, hash_key, meta, meta_before: meta, bumped: false, mailboxes })
+        Ok(Self {
+            c,
+            files,
+            now,
+            random,
+            hash_key,
+            meta,
+            meta_before: meta,
+            bumped: false,
+            mailboxes,
+        })
     }
 
     /// The modseq of this transaction: one for all it changes.

@@ -9,8 +9,10 @@
 //! open account (synchronous, no threads: what the crash tests drive) with its operations in
 //! `deliver`, `mailbox`, `flags`, `transfer`, `erase`, `outbox`, `settings`; `read`, `search` and
 //! `reputation` only read; `segments` are the files; `shared` is the little of an account that stays
-//! in memory; `worker` owns the threads; `handle` is the async face of it all.
+//! in memory; `codec` compresses, `text` is what was read in a content; `worker` owns the threads;
+//! `handle` is the async face of it all.
 
+mod codec;
 mod deliver;
 mod erase;
 mod error;
@@ -28,6 +30,7 @@ mod search;
 mod segments;
 mod settings;
 mod shared;
+mod text;
 mod thread;
 mod transfer;
 mod types;

@@ -11,8 +11,9 @@ use super::{
     index::{Index, Tx, hash},
     message::{ReputationKey, ReputationKind},
     rows::{Reparsed, ReputationHit},
-    search::{fold, split_text},
-    segments,
+    search::fold,
+    segments::{self, SegmentFiles},
+    text,
     types::{ContentId, Flags, MailboxId, Uid},
 };
 use std::collections::BTreeSet;
@@ -93,7 +94,7 @@ pub(crate) fn train(
     if wanted == trained {
         return Ok(row_bits);
     }
-    let Some(words) = content_words(tx.c, content)? else { return Ok(row_bits) };
+    let Some(words) = content_words(tx.c, tx.files, content)? else { return Ok(row_bits) };
     if let Some(is_junk) = trained {
         learn(tx.c, &words, is_junk, -1)?;
     }
@@ -110,17 +111,22 @@ pub(crate) fn train(
 
 pub(crate) fn content_words(
     c: &Connection,
+    files: &SegmentFiles,
     content: Option<ContentId>,
 ) -> Result<Option<Vec<String>>, StoreError> {
     let Some(content) = content else { return Ok(None) };
-    let mut query =
-        c.prepare_cached("SELECT size, data FROM content_text WHERE content_id = ?1")?;
-    let row: Option<(usize, Vec<u8>)> =
-        query.query_row([content.0], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
-    let Some((size, data)) = row else { return Ok(None) };
-    let text = segments::decompress(&data, size)?;
-    let (header, body) =
-        split_text(&text).ok_or_else(|| StoreError::Damaged("decoded text is malformed".into()))?;
+    let text = match text::read(c, files, content) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(None),
+        // A flag can be set on a message all the same.
+        Err(StoreError::Damaged(why)) => {
+            tracing::warn!(content = content.0, why, "nothing is learned of a damaged content");
+            return Ok(None);
+        }
+        Err(other) => return Err(other),
+    };
+    let (header, body) = text::split(&text)
+        .ok_or_else(|| StoreError::Damaged("decoded text is malformed".into()))?;
     Ok(Some(words_of(header, body.split('\0'))))
 }
 
@@ -251,9 +257,13 @@ impl Index {
                     let rows = query.query_map([content.0], |r| Ok((r.get(0)?, r.get(1)?)))?;
                     rows.collect::<Result<_, _>>()?
                 };
-                let old = content_words(tx.c, Some(*content))?;
-                tx.add_facts(*content, facts)?;
-                let new = content_words(tx.c, Some(*content))?.unwrap_or_default();
+                let old = content_words(tx.c, tx.files, Some(*content))?;
+                let plain = segments::position(tx.c, *content)?
+                    .filter(|p| p.size <= text::MAX_MODEL as u64)
+                    .and_then(|p| tx.files.read_at(tx.c, *content, &p, 0, u32::MAX).ok());
+                let text = text::pack(facts, plain.as_deref())?;
+                tx.add_facts(*content, facts, &text)?;
+                let new = content_words(tx.c, tx.files, Some(*content))?.unwrap_or_default();
                 for (_, row_bits) in &rows {
                     if let (Some(is_junk), Some(old)) = (Tx::trained(*row_bits), &old) {
                         learn(tx.c, old, is_junk, -1)?;

@@ -1,4 +1,4 @@
-//! Text search by brute force over the decoded text kept beside each content: 8 us a message.
+//! Text search by brute force over the decoded text kept beside each content.
 //!
 //! IMAP asks for substrings without regard to case (RFC 9051 §6.4.4). Text and needle are folded
 //! alike: Unicode lower case after normal form C. Nothing here parses a message: the parser decoded
@@ -7,12 +7,12 @@
 use super::{
     StoreError, read,
     rows::{MAX_TEXT_KEYS, SearchBatch, TextKey},
-    segments,
-    types::{MailboxId, Uid, UidSet},
+    text,
+    types::{ContentId, MailboxId, Uid, UidSet},
     worker::View,
 };
 use std::borrow::Cow;
-use storage::rusqlite::{self, params};
+use storage::rusqlite::params;
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
 /// Hits of one answer.
@@ -47,14 +47,6 @@ fn fold_key(key: &TextKey) -> Folded {
     }
 }
 
-/// The header's text and the parts', as `deliver` joined them.
-pub(crate) fn split_text(text: &[u8]) -> Option<(&str, &str)> {
-    let (len, rest) = text.split_at_checked(4)?;
-    let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
-    let (header, body) = rest.split_at_checked(len)?;
-    Some((std::str::from_utf8(header).ok()?, std::str::from_utf8(body).ok()?))
-}
-
 fn has_field(header: &str, name: &str, needle: &str) -> bool {
     header.lines().any(|line| {
         line.split_once(':')
@@ -65,7 +57,7 @@ fn has_field(header: &str, name: &str, needle: &str) -> bool {
 /// Which keys a text holds.
 fn matches(keys: &[Folded], text: &[u8]) -> Result<u64, StoreError> {
     let (header, body) =
-        split_text(text).ok_or_else(|| StoreError::Damaged("decoded text is malformed".into()))?;
+        text::split(text).ok_or_else(|| StoreError::Damaged("decoded text is malformed".into()))?;
     let (header, body) = (fold(header), fold(body));
     let mut found = 0;
     for (n, key) in keys.iter().enumerate() {
@@ -83,23 +75,28 @@ fn matches(keys: &[Folded], text: &[u8]) -> Result<u64, StoreError> {
     Ok(found)
 }
 
-/// One slice of a search.
+/// One slice of a search. When the text of its first message is damaged, `alarm` is told, and that
+/// one passed over; without one the slice fails.
 pub(crate) fn step(
     view: &View<'_>,
     mailbox: MailboxId,
     uids: &UidSet,
     from: Uid,
     keys: &[TextKey],
+    alarm: Option<&dyn Fn(&str)>,
 ) -> Result<SearchBatch, StoreError> {
     if keys.len() > MAX_TEXT_KEYS {
         return Err(StoreError::TooMany("search keys"));
     }
     let keys: Vec<Folded> = keys.iter().map(fold_key).collect();
-    let mut query = view.connection.prepare_cached(
-        "SELECT m.uid, t.size, t.data FROM msg m
+    let (c, files) = (view.connection, view.files);
+    let mut query = c.prepare_cached(&format!(
+        "SELECT m.uid, m.content_id, {} FROM msg m
          LEFT JOIN content_text t ON t.content_id = m.content_id
+         LEFT JOIN content c ON c.id = t.content_id
          WHERE m.mailbox_id = ?1 AND m.uid BETWEEN ?2 AND ?3 AND m.expunged = 0 ORDER BY m.uid",
-    )?;
+        text::COLUMNS
+    ))?;
     let mut batch = SearchBatch::default();
     batch.next = read::each_range(uids, from, |start, end| {
         let mut found = query.query(params![mailbox.0, start, end])?;
@@ -109,11 +106,20 @@ pub(crate) fn step(
             if is_full {
                 return Ok(Some(uid));
             }
+            let id = ContentId(r.get::<_, Option<i64>>(1)?.unwrap_or(0));
+            let text = match text::unpack(r, 2, c, files, id) {
+                // Compaction may have taken the segment away since this transaction began: the next
+                // slice sees where the bytes are now.
+                Err(StoreError::Damaged(_)) if batch.looked_at > 0 => return Ok(Some(uid)),
+                Err(StoreError::Damaged(why)) if let Some(alarm) = alarm => {
+                    alarm(&why);
+                    None
+                }
+                other => other?,
+            };
             batch.looked_at += 1;
             // What the parser could not read has no text to find anything in.
-            let Some(size) = r.get::<_, Option<usize>>(1)? else { continue };
-            let data = r.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-            let text = segments::decompress(data, size)?;
+            let Some(text) = text else { continue };
             let bits = matches(&keys, &text)?;
             if bits != 0 {
                 batch.hits.push((uid, bits));

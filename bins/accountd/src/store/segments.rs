@@ -4,7 +4,7 @@
 //! rebuilt from segments alone. Content above 256 KiB is a row of independent frames of 256 KiB
 //! each: written and read with bounded memory, and a part in the middle without what is before it.
 
-use super::{StoreError, message::NewMessage, types::ContentId};
+use super::{StoreError, codec, message::NewMessage, text::PackedText, types::ContentId};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use std::{
 };
 use storage::{
     Access, Disk, DiskFile, Error,
-    rusqlite::{Connection, OptionalExtension as _},
+    rusqlite::{self, Connection, OptionalExtension as _, Row},
 };
 use types::ObjectId;
 
@@ -24,8 +24,6 @@ pub(crate) const FRAME: usize = 256 * 1024;
 pub(crate) const STAGE_MAX: usize = 64 * 1024;
 /// A segment that is longer is sealed and a new one begun.
 pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
-/// Level 3: 62 % off a 5 KB mail for 20 us; higher levels are not worth their time.
-const LEVEL: i32 = 3;
 const MAGIC: &[u8; 8] = b"MOXSEG1\n";
 const RECORD_HEADER: usize = 40;
 /// Open segment files a reader keeps.
@@ -49,6 +47,8 @@ pub(crate) struct Packed {
     pub(crate) crc: u32,
     pub(crate) frames: Option<Vec<u8>>,
     pub(crate) place: Place,
+    /// What the parser read in it, if it could.
+    pub(crate) text: Option<PackedText>,
 }
 
 /// The end of the segment that is written to.
@@ -65,22 +65,6 @@ pub(crate) fn folder(account: &Path) -> PathBuf {
 
 pub(crate) fn path(account: &Path, id: i64) -> PathBuf {
     folder(account).join(format!("{id:08}"))
-}
-
-/// Compresses one frame.
-pub(crate) fn compress(plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-    zstd::bulk::compress(plain, LEVEL).map_err(|e| StoreError::Failed(format!("compressing: {e}")))
-}
-
-/// Decompresses one frame that must be exactly `size` bytes: a damaged file is no bomb.
-pub(crate) fn decompress(data: &[u8], size: usize) -> Result<Vec<u8>, StoreError> {
-    let plain = zstd::bulk::decompress(data, size)
-        .map_err(|e| StoreError::Damaged(format!("content does not decompress: {e}")))?;
-    if plain.len() == size {
-        Ok(plain)
-    } else {
-        Err(StoreError::Damaged("content has another length than its row says".into()))
-    }
 }
 
 /// A piece of a message: its prefix and its content seen as one.
@@ -198,19 +182,22 @@ pub(crate) struct Position {
 pub(crate) fn position(c: &Connection, id: ContentId) -> Result<Option<Position>, StoreError> {
     let mut query =
         c.prepare_cached("SELECT size, zsize, seg, off, crc, frames FROM content WHERE id = ?1")?;
-    let row = query
-        .query_row([id.0], |r| {
-            Ok(Position {
-                size: r.get(0)?,
-                zsize: r.get(1)?,
-                seg: r.get(2)?,
-                off: r.get::<_, Option<u64>>(3)?.unwrap_or(0),
-                crc: r.get(4)?,
-                frames: r.get(5)?,
-            })
-        })
-        .optional()?;
+    let row = query.query_row([id.0], |r| Position::of(r, 0)).optional()?;
     Ok(row)
+}
+
+impl Position {
+    /// Of a row with size, zsize, seg, off, crc and frames from column `at` on.
+    pub(crate) fn of(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        Ok(Self {
+            size: row.get(at)?,
+            zsize: row.get(at + 1)?,
+            seg: row.get(at + 2)?,
+            off: row.get::<_, Option<u64>>(at + 3)?.unwrap_or(0),
+            crc: row.get(at + 4)?,
+            frames: row.get(at + 5)?,
+        })
+    }
 }
 
 /// Reads content; keeps a few segment files open.
@@ -278,24 +265,40 @@ impl SegmentFiles {
         len: u32,
     ) -> Result<Vec<u8>, StoreError> {
         let p = position(c, id)?.ok_or(StoreError::ContentGone)?;
+        self.read_at(c, id, &p, offset, len)
+    }
+
+    /// The same of a content whose row is at hand.
+    pub(crate) fn read_at(
+        &self,
+        c: &Connection,
+        id: ContentId,
+        p: &Position,
+        offset: u64,
+        len: u32,
+    ) -> Result<Vec<u8>, StoreError> {
         if offset >= p.size {
             return Ok(Vec::new());
         }
         let number = offset / FRAME as u64;
         let frame_start = number * FRAME as u64;
         let plain_len = usize::try_from(p.size - frame_start).unwrap_or(FRAME).min(FRAME);
-        let plain = match (&p.frames, p.seg) {
+        let mut plain = match (&p.frames, p.seg) {
             (Some(lengths), Some(seg)) => {
                 let (at, zlen) = frame_at(lengths, number)
                     .ok_or_else(|| StoreError::Damaged("list of frames is too short".into()))?;
                 // Each frame is checked by the checksum inside it.
-                decompress(&self.read_raw(seg, p.off + at, zlen)?, plain_len)?
+                codec::decompress(&self.read_raw(seg, p.off + at, zlen)?, plain_len)?
             }
-            (Some(_) | None, _) => decompress(&self.compressed(c, id, &p)?, plain_len)?,
+            (Some(_) | None, _) => codec::decompress(&self.compressed(c, id, p)?, plain_len)?,
         };
         let from = usize::try_from(offset - frame_start).unwrap_or(usize::MAX);
         let upto = from.saturating_add(len as usize).min(plain.len());
-        Ok(plain.get(from..upto).unwrap_or_default().to_vec())
+        plain.truncate(upto);
+        if from > 0 {
+            plain.drain(..from.min(upto));
+        }
+        Ok(plain)
     }
 }
 
@@ -324,12 +327,4 @@ fn staged(c: &Connection, id: ContentId) -> Result<Vec<u8>, StoreError> {
     let mut query = c.prepare_cached("SELECT data FROM staged WHERE content_id = ?1")?;
     let data = query.query_row([id.0], |r| r.get(0)).optional()?;
     data.ok_or_else(|| StoreError::Damaged(format!("content {} is nowhere", id.0)))
-}
-
-/// Compresses a frame that is checked by itself when read.
-pub(crate) fn compress_checked(plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let failed = |e: io::Error| StoreError::Failed(format!("compressing: {e}"));
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(failed)?;
-    compressor.include_checksum(true).map_err(failed)?;
-    compressor.compress(plain).map_err(failed)
 }

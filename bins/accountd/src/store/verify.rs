@@ -6,12 +6,13 @@
 //! else is reported and left for a person.
 
 use super::{
-    StoreError,
+    StoreError, codec,
     deliver::bits,
     index::{Index, load_meta},
     mailbox, read, reputation,
     segments::{self, FRAME, Position, SegmentFiles},
     shared::Shared,
+    text,
     types::{ContentId, Flags, KeywordBits, MailboxId},
     worker::Pool,
 };
@@ -604,7 +605,7 @@ fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreErro
     type Counts = BTreeMap<String, (i64, i64)>;
     type Learned = (Counts, (i64, i64));
     let mask = bits::TRAINED_JUNK | bits::TRAINED_HAM;
-    let work = |c: &Connection| -> Result<Option<Learned>, StoreError> {
+    let work = |c: &Connection, files: &SegmentFiles| -> Result<Option<Learned>, StoreError> {
         let count = "SELECT count(*) FROM msg WHERE expunged = 0 AND bits & ?1 <> 0";
         if c.query_row(count, [mask], |r| r.get::<_, i64>(0))? > MAX_RETRAINED {
             return Ok(None);
@@ -616,7 +617,7 @@ fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreErro
         let (mut words, mut all) = (Counts::new(), (0, 0));
         for row in rows {
             let (content, row_bits) = row?;
-            let Some(list) = reputation::content_words(c, content.map(ContentId))? else {
+            let Some(list) = reputation::content_words(c, files, content.map(ContentId))? else {
                 continue;
             };
             let junk = i64::from(row_bits & bits::TRAINED_JUNK != 0);
@@ -637,7 +638,8 @@ fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreErro
             c.query_row("SELECT ham, spam FROM junk_meta", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
         Ok((words, all))
     };
-    let differs = index.database.read(|c| match work(c)? {
+    let files = &index.files;
+    let differs = index.database.read(|c| match work(c, files)? {
         Some(right) => Ok::<_, StoreError>(kept(c)? != right),
         None => Ok(false),
     })?;
@@ -646,7 +648,7 @@ fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreErro
     }
     if fix {
         index.transact(|tx| {
-            let Some((words, all)) = work(tx.c)? else { return Ok(()) };
+            let Some((words, all)) = work(tx.c, tx.files)? else { return Ok(()) };
             tx.c.execute("DELETE FROM junk_word", [])?;
             let mut insert = tx.c.prepare("INSERT INTO junk_word VALUES (?1, ?2, ?3)")?;
             for (word, (ham, spam)) in words {
@@ -681,6 +683,9 @@ fn contents(
         bytes += p.size;
         if let Some(why) = damage(c, files, *id, &p)? {
             found.add(Check::Content, format!("content {id}: {why}"), false);
+        } else if let Err(error) = text::read(c, files, ContentId(*id)) {
+            let StoreError::Damaged(why) = error else { return Err(error) };
+            found.add(Check::Content, format!("the text of content {id}: {why}"), false);
         }
     }
     if next.is_none() && ids.len() as i64 == CONTENT_STEP {
@@ -714,7 +719,7 @@ fn damage(
         return match files.compressed(c, ContentId(id), p) {
             Ok(data) => {
                 let size = usize::try_from(p.size).unwrap_or(usize::MAX);
-                Ok(segments::decompress(&data, size).err().map(|e| e.to_string()))
+                Ok(codec::decompress(&data, size).err().map(|e| e.to_string()))
             }
             Err(StoreError::Damaged(why)) => Ok(Some(why)),
             Err(other) => Err(other),

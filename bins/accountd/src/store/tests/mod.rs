@@ -5,5 +5,6 @@ mod crash;
 mod faults;
 mod ledger;
 mod operations;
+mod texts;
 mod threads;
 mod world;

@@ -377,7 +377,8 @@ fn metadata_search_and_junk_training() {
         TextKey::Text("GRÖßE".into()),
         TextKey::Body("HELLO".into()),
     ];
-    let found = reading(&mut index, |v| search::step(v, id, &UidSet::all(), 1, &keys)).unwrap();
+    let found =
+        reading(&mut index, |v| search::step(v, id, &UidSet::all(), 1, &keys, None)).unwrap();
     assert_eq!(found.hits, [(1, 0b110), (2, 0b100)]);
     assert_eq!((found.looked_at, found.next), (3, None));
     // Learning follows the flags, in the same commit, and takes back what it learned.
