@@ -37,8 +37,25 @@ pub(crate) fn test(args: &[String]) -> anyhow::Result<()> {
         // nextest runs no documentation tests.
         run("cargo", &["test", "--workspace", "--doc", "--quiet"])
     } else {
-        run("cargo", &[&["test", "--workspace"], args.as_slice()].concat())
+        plain_tests(&args)
     }
+}
+
+/// Without nextest, which knows the packages whose tests start trees of processes: they run one
+/// test at a time, as they measure patience.
+fn plain_tests(args: &[&str]) -> anyhow::Result<()> {
+    const TREES: [&str; 4] = ["mox-tests", "mox-fuzz", "moxd", "sandbox"];
+    let at = args.iter().position(|arg| *arg == "--").unwrap_or(args.len());
+    let (to_cargo, to_tests) = args.split_at(at);
+    let to_tests = to_tests.split_first().map_or(&[][..], |(_, rest)| rest);
+    let all_but = TREES.map(|package| ["--exclude", package]);
+    let only = TREES.map(|package| ["--package", package]);
+    let others: [&[&str]; 5] =
+        [&["test", "--workspace"], all_but.as_flattened(), to_cargo, &["--"], to_tests];
+    let trees: [&[&str]; 5] =
+        [&["test"], only.as_flattened(), to_cargo, &["--", "--test-threads=1"], to_tests];
+    run("cargo", &others.concat())?;
+    run("cargo", &trees.concat())
 }
 
 /// Builds all binaries and runs every test in its long form, then every fuzz target for longer.

@@ -14,6 +14,7 @@ use ipc::{
     within,
 };
 use std::{cell::RefCell, time::Duration};
+use tokio::time::timeout;
 
 /// To come in. accountd away, or silent, for longer is BYE.
 const ENTER: Duration = Duration::from_secs(1);
@@ -79,8 +80,9 @@ impl Accountd {
     pub(super) async fn enter(&self, peer: &Peer, expected: Tls) -> (Entry, Announced) {
         let class = expected.class();
         let alike = Peer { tls: expected, ..peer.clone() };
-        let (entry, mechanisms) = tokio::join!(self.gate(peer), self.mechanisms(&alike));
-        (entry, Announced { class, mechanisms })
+        let mechanisms = timeout(ENTER, self.mechanisms(&alike));
+        let (entry, mechanisms) = tokio::join!(self.gate(peer), mechanisms);
+        (entry, Announced { class, mechanisms: mechanisms.ok().flatten() })
     }
 
     async fn gate(&self, peer: &Peer) -> Entry {
@@ -92,7 +94,7 @@ impl Accountd {
             within(ENTER, request.send().promise).await
         };
         // The turn among the short calls, too, is waited for no longer.
-        let asked = tokio::time::timeout(ENTER, asked).await.unwrap_or(Err(Unavailable::Late));
+        let asked = timeout(ENTER, asked).await.unwrap_or(Err(Unavailable::Late));
         let answer = match asked {
             Ok(answer) => answer,
             Err(error) => {
