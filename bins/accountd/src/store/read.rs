@@ -10,6 +10,7 @@ use super::{
         MessageMeta, MessageRow, MetaBatch, MetaWanted, RowBatch, Small, SmallBatch, SmallData,
         ThreadRow, Usage,
     },
+    segments::Position,
     types::{
         ContentId, Flags, Keyword, KeywordBits, MailboxId, MessageId, ModSeq, Role, Uid, UidSet,
     },
@@ -335,8 +336,9 @@ pub(crate) fn smalls(
     max_each: u64,
 ) -> Result<SmallBatch, StoreError> {
     let mut query = view.connection.prepare_cached(
-        "SELECT uid, size, content_id FROM msg
-         WHERE mailbox_id = ?1 AND uid BETWEEN ?2 AND ?3 AND expunged = 0 ORDER BY uid",
+        "SELECT m.uid, m.size, c.id, c.size, c.zsize, c.seg, c.off, c.crc, c.frames FROM msg m
+         LEFT JOIN content c ON c.id = m.content_id
+         WHERE m.mailbox_id = ?1 AND m.uid BETWEEN ?2 AND ?3 AND m.expunged = 0 ORDER BY m.uid",
     )?;
     let mut batch = SmallBatch::default();
     let mut bytes = 0;
@@ -357,9 +359,9 @@ pub(crate) fn smalls(
                 None => SmallData::Gone,
                 Some(id) => {
                     let len = u32::try_from(wanted).unwrap_or(u32::MAX);
-                    match view.files.read(view.connection, id, 0, len) {
+                    let position = Position::of(r, 3)?;
+                    match view.files.read_at(view.connection, id, &position, 0, len) {
                         Ok(data) => SmallData::Whole(data),
-                        Err(StoreError::ContentGone) => SmallData::Gone,
                         // Compaction may have taken the segment away since this transaction began:
                         // the next batch sees where the bytes are now.
                         Err(StoreError::Damaged(_)) if count > 0 => return Ok(Some(uid)),

@@ -4,7 +4,7 @@
 //! redeemed again and the mailbox opened again, and if its UIDVALIDITY is the same, nothing has
 //! happened that the client must know of.
 
-use super::Shared;
+use super::{Shared, calls::Ahead};
 use crate::peer::Peer;
 use imap::{Keyword, MailboxName, session::MailboxInfo};
 use ipc::{
@@ -91,6 +91,8 @@ pub(super) struct Link {
     selected: Option<Selected>,
     applied: u64,
     pub(super) word: Rc<Word>,
+    /// What a command under way will ask for next.
+    pub(super) ahead: Option<Ahead>,
 }
 
 impl Link {
@@ -103,6 +105,7 @@ impl Link {
             selected: None,
             applied: 0,
             word: Rc::default(),
+            ahead: None,
         }
     }
 

@@ -12,9 +12,13 @@ use imap::{
     },
 };
 use ipc::{
-    capnp,
+    capnp::{
+        self,
+        capability::{Promise, Response},
+    },
     schema::account_capnp::{
-        self as schema, append_started, appended, copied, expunged, mailbox_outcome, stored,
+        self as schema, append_started, appended, copied, expunged, mailbox, mailbox_outcome,
+        stored,
     },
     within,
 };
@@ -94,7 +98,7 @@ async fn carry_out(
         Question::Meta { uids, envelope, structure } => {
             meta(&link.mailbox().await?, &uids, envelope, structure).await
         }
-        Question::Small { uids, most } => small(&link.mailbox().await?, &uids, most).await,
+        Question::Small { uids, most } => small(link, &uids, most).await,
         Question::Content { uid, from, to } => gather(&link.mailbox().await?, uid, from, to).await,
         Question::Store { uids, how, flags } => {
             let mut request = link.mailbox().await?.client.store_request();
@@ -300,12 +304,38 @@ async fn meta(
     Ok(Answer::Meta { items, next: further(answer.get_next_uid(), uids)? })
 }
 
-async fn small(open: &OpenMailbox, uids: &NumberSet, most: u32) -> Result<Answer, Trouble> {
+type SmallAnswer = Promise<Response<mailbox::small_results::Owned>, capnp::Error>;
+
+/// Small contents that were asked for ahead.
+pub(super) struct Ahead {
+    uids: NumberSet,
+    most: u32,
+    answer: SmallAnswer,
+}
+
+fn ask_small(open: &OpenMailbox, uids: &NumberSet, most: u32) -> Result<SmallAnswer, Trouble> {
     let mut request = open.client.small_request();
     let mut params = request.get();
     rows::write_uids(uids, params.reborrow().init_uids(ranges(uids)?));
     params.set_max_each(most);
-    let answer = within(LONG, request.send().promise).await?;
+    Ok(request.send().promise)
+}
+
+/// The contents that come behind these are asked for at once: accountd reads them while these are
+/// written to the client.
+async fn small(link: &mut Link, uids: &NumberSet, most: u32) -> Result<Answer, Trouble> {
+    let early = match link.ahead.take() {
+        Some(ahead) if ahead.uids == *uids && ahead.most == most => {
+            within(LONG, ahead.answer).await.ok()
+        }
+        Some(_) | None => None,
+    };
+    let open = link.mailbox().await?;
+    let answer = match early {
+        Some(answer) => answer,
+        // Also when accountd was restarted behind the question.
+        None => within(LONG, ask_small(&open, uids, most)?).await?,
+    };
     let answer = answer.get()?;
     let mut items = Vec::new();
     for item in answer.get_items()? {
@@ -315,7 +345,13 @@ async fn small(open: &OpenMailbox, uids: &NumberSet, most: u32) -> Result<Answer
         let data = if item.get_too_large() { None } else { Some(item.get_data()?.to_vec()) };
         items.push(Small { uid: item.get_uid(), size: item.get_size(), data });
     }
-    Ok(Answer::Small { items, next: further(answer.get_next_uid(), uids)? })
+    let next = further(answer.get_next_uid(), uids)?;
+    if let Some(next) = next {
+        let uids = uids.intersect(&NumberSet::from_ranges([(next, u32::MAX)]));
+        let answer = ask_small(&open, &uids, most)?;
+        link.ahead = Some(Ahead { uids, most, answer });
+    }
+    Ok(Answer::Small { items, next })
 }
 
 /// Where to go on. It has to lie ahead, or a loop would have no end.

@@ -186,6 +186,7 @@ impl Connection {
 
     /// Reads until there is something to do.
     async fn read(&mut self, idle: bool) -> Result<Next, Over> {
+        self.link.ahead = None;
         if let Some(modseq) = self.session.applied() {
             self.link.applied(modseq);
         }

@@ -1,7 +1,8 @@
 //! FETCH: what to read for it, batch by batch.
 //!
 //! A batch is at most some hundred messages, of whose facts and contents one answer of the account
-//! is held at a time: memory does not depend on how much a client asks for. Rows are read a page at
+//! is held at a time, and one that was asked for ahead: memory does not depend on how much a client
+//! asks for. Rows are read a page at
 //! a time, stored facts and small contents as they are written; larger contents are left to the
 //! process, which streams them from the account while it writes.
 
@@ -79,21 +80,33 @@ impl Needs {
                     needs.envelope = true;
                     needs.structure = true;
                 }
-                FetchItem::Rfc822 | FetchItem::Rfc822Text => needs.body(true),
-                FetchItem::Rfc822Header => needs.body(false),
-                FetchItem::Section { peek, .. } | FetchItem::Binary { peek, .. } => {
-                    needs.body(!*peek);
+                FetchItem::Rfc822 => needs.whole(true),
+                FetchItem::Section { path, text: SectionText::All, peek, .. }
+                | FetchItem::Binary { path, peek, .. }
+                    if path.is_empty() =>
+                {
+                    needs.whole(!*peek);
                 }
-                FetchItem::BinarySize(_) => needs.body(false),
+                FetchItem::Rfc822Text => needs.part(true),
+                FetchItem::Rfc822Header => needs.part(false),
+                FetchItem::Section { peek, .. } | FetchItem::Binary { peek, .. } => {
+                    needs.part(!*peek);
+                }
+                FetchItem::BinarySize(_) => needs.part(false),
             }
         }
         needs
     }
 
-    fn body(&mut self, seen: bool) {
-        self.structure = true;
+    /// All of a content: where its parts are does not matter.
+    fn whole(&mut self, seen: bool) {
         self.content = true;
         self.seen |= seen;
+    }
+
+    fn part(&mut self, seen: bool) {
+        self.structure = true;
+        self.whole(seen);
     }
 }
 
