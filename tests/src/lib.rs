@@ -10,6 +10,7 @@ mod journal;
 pub mod load;
 pub mod names;
 pub mod real;
+pub mod second_build;
 pub mod service;
 pub mod tls;
 pub mod transcript;

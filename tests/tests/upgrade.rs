@@ -2,10 +2,10 @@
 //! lost, nobody waits longer than draining may take. And a build that does not come to serve is
 //! left again for the old one.
 //!
-//! The other build is a copy of the binaries with the id in them replaced: exactly what a build made
-//! with another `MOX_BUILD_ID` differs in, without making one. The build that fails costs 30 s and
-//! more, so it is tried with `MOX_NIGHTLY=1` alone (the gate has `bins/moxd/tests/tree.rs`, with
-//! roles made for the test).
+//! In the gate the other build is a copy of the binaries with the id in them replaced: what a build
+//! made with another `MOX_BUILD_ID` differs in, without making one. With `MOX_NIGHTLY=1` cargo makes
+//! it. The build that fails costs 30 s and more, so it is tried with `MOX_NIGHTLY=1` alone (the gate
+//! has `bins/moxd/tests/tree.rs`, with roles made for the test).
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "tests")]
@@ -14,6 +14,7 @@ use ipc::{BuildId, Role};
 use mox_tests::{
     client::Imap,
     load::{Load, PASSWORD, USER, Way, each_is_there_once},
+    second_build::second_build,
     tree::{Options, Tree, binary, wait_until},
     wire::Wire,
 };
@@ -23,13 +24,14 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
 /// The id of the other build.
-const OTHER: &[u8; 16] = b"another-build-id";
+const OTHER: &str = "another-build-id";
 
 /// What nobody waits longer than: the drain deadline and two seconds.
 const LONGEST: Duration = Duration::from_secs(12);
@@ -64,23 +66,68 @@ impl Installed {
     }
 
     /// Installs the other build over this one.
-    fn upgrade(&self) {
-        for name in names() {
-            let mut octets = std::fs::read(binary(name)).unwrap();
-            let ours = BuildId::OURS.to_bytes();
-            let found: Vec<usize> = memchr::memmem::find_iter(&octets, &ours).collect();
-            // The supervisor makes connectors, and has no use for the id itself.
-            assert_eq!(found.is_empty(), name == "moxd", "{name} has no build id");
-            for at in found {
-                octets.get_mut(at..at + OTHER.len()).unwrap().copy_from_slice(OTHER);
-            }
-            self.replace(name, &octets);
+    fn upgrade(&self, other: &Other) {
+        for (name, octets) in &other.0 {
+            self.replace(name, octets);
         }
+    }
+
+    /// What the installed moxctl says.
+    fn status(&self, tree: &Tree) -> String {
+        let mut moxctl = Command::new(self.path("moxctl"));
+        let output = moxctl.arg("--control").arg(tree.control()).arg("status").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
     }
 }
 
+/// The other build: its binaries by their names.
+struct Other(Vec<(&'static str, Vec<u8>)>);
+
+impl Other {
+    /// Made by cargo, or from this one.
+    fn new() -> Self {
+        if nightly() { Self::built() } else { Self::patched() }
+    }
+
+    fn built() -> Self {
+        let begun = Instant::now();
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let names: Vec<&str> = names().into_iter().collect();
+        let folder = second_build(place, OTHER, &names);
+        eprintln!("the second build took {:?}", begun.elapsed());
+        let octets = |name| std::fs::read(folder.join(name)).unwrap();
+        let other: Vec<_> = names.into_iter().map(|name| (name, octets(name))).collect();
+        for (name, octets) in &other {
+            let ours = memchr::memmem::find(octets, &BuildId::OURS.to_bytes());
+            assert!(ours.is_none(), "{name} is of the first build");
+        }
+        Self(other)
+    }
+
+    fn patched() -> Self {
+        let patched = |name| {
+            let mut octets = std::fs::read(binary(name)).unwrap();
+            let ours = BuildId::OURS.to_bytes();
+            let found: Vec<usize> = memchr::memmem::find_iter(&octets, &ours).collect();
+            assert!(!found.is_empty(), "{name} has no build id");
+            for at in found {
+                let id = octets.get_mut(at..at + OTHER.len()).unwrap();
+                id.copy_from_slice(OTHER.as_bytes());
+            }
+            (name, octets)
+        };
+        Self(names().into_iter().map(patched).collect())
+    }
+}
+
+fn nightly() -> bool {
+    std::env::var_os("MOX_NIGHTLY").is_some()
+}
+
 fn names() -> BTreeSet<&'static str> {
-    Role::ALL.into_iter().map(Role::binary).chain(["moxd"]).collect()
+    Role::ALL.into_iter().map(Role::binary).chain(["moxd", "moxctl"]).collect()
 }
 
 fn start(installed: &Installed) -> Tree {
@@ -240,37 +287,41 @@ fn is_deleted(link: &Path) -> bool {
 
 #[test]
 fn another_build_takes_over_under_load() {
-    let installed = Installed::ours();
+    let (installed, other) = (Installed::ours(), Other::new());
     let tree = start(&installed);
     let before = pids(&tree);
     assert!(all_are_of(&tree, &BuildId::OURS.to_bytes()));
+    let status = installed.status(&tree);
+    assert!(status.contains(&format!("build: {}\n", BuildId::OURS)), "{status}");
     let begun = Instant::now();
     let upgrade = || {
-        installed.upgrade();
+        installed.upgrade(&other);
         let ordered = tree.moxctl(&["upgrade"]);
         assert!(ordered.status.success(), "{ordered:?}");
     };
     let done = || {
         let now = pids(&tree);
-        now.len() == before.len() && now.is_disjoint(&before) && all_are_of(&tree, OTHER)
+        now.len() == before.len() && now.is_disjoint(&before) && all_are_of(&tree, OTHER.as_bytes())
     };
     under_load(&tree, LONGEST, upgrade, done);
     eprintln!("all of it took {:?}", begun.elapsed());
+    let status = installed.status(&tree);
+    assert!(status.contains(&format!("build: {OTHER}\n")), "{status}");
     let supervisor = PathBuf::from(format!("/proc/{}/exe", tree.supervisor()));
     assert!(!is_deleted(&supervisor), "the old supervisor still runs");
 }
 
 #[test]
 fn a_build_that_does_not_serve_is_left_again() {
-    if std::env::var_os("MOX_NIGHTLY").is_none() {
+    if !nightly() {
         eprintln!("SKIPPED: takes 40 s, runs with MOX_NIGHTLY=1");
         return;
     }
-    let installed = Installed::ours();
+    let (installed, other) = (Installed::ours(), Other::new());
     let tree = start(&installed);
     let before = pids(&tree);
     let upgrade = || {
-        installed.upgrade();
+        installed.upgrade(&other);
         installed.replace("keyholder", &std::fs::read("/bin/false").unwrap());
         assert!(tree.moxctl(&["upgrade"]).status.success());
     };

@@ -8,7 +8,7 @@ use crate::{
 };
 use daemon::orders::{Order, give};
 use ipc::{
-    Role,
+    BuildId, Role,
     schema::{
         control_capnp::{account_admin, key_control, queue_admin},
         types_capnp::key_value,
@@ -131,6 +131,15 @@ fn missing_walls(processes: &[Value]) -> Vec<String> {
 
 /// Everything in short: is each process there, what waits, what an administrator must look at.
 pub(crate) fn status(sockets: &Sockets, output: Output) -> Result<(), Failure> {
+    // Vaults talk to no other build, so this is said before they are asked.
+    for build in ask(sockets, Order::Build)? {
+        let ours = BuildId::OURS.to_string();
+        if build != ours {
+            let why = format!("this moxctl is of another build than the server: {ours}");
+            output.fact("alarm", &Value::String(why));
+        }
+        output.fact("build", &Value::String(build));
+    }
     let processes = objects(&ask(sockets, Order::Processes)?)?;
     let running = processes.iter().filter(|p| p.get("pid").is_some_and(|pid| !pid.is_null()));
     output.fact("processes running", &Value::from(running.count()));

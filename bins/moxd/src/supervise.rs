@@ -261,6 +261,7 @@ fn obey(
         Order::Processes => Ok(table::processes(tree)),
         Order::Wiring => Ok(table::wiring()),
         Order::Profiles => Ok(table::profiles()),
+        Order::Build => Ok(vec![ipc::BuildId::OURS.to_string()]),
         Order::LogFiles if tree.ground.logs == Logs::Journal => {
             Ok(vec![daemon::orders::IN_THE_JOURNAL.to_owned()])
         }

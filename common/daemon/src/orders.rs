@@ -60,6 +60,8 @@ pub enum Order {
     ConfineTest(Option<Role>),
     /// The rights of each role: its system calls with reasons, one JSON object a line.
     Profiles,
+    /// Which build runs, its id on one line.
+    Build,
 }
 
 /// Not an order.
@@ -83,6 +85,7 @@ impl Order {
             Order::LogFiles => (8, 0, 0),
             Order::ConfineTest(role) => (9, number(role), 0),
             Order::Profiles => (10, 0, 0),
+            Order::Build => (11, 0, 0),
         };
         let mut out = [0; ORDER_OCTETS];
         out[..4].copy_from_slice(&MAGIC);
@@ -112,6 +115,7 @@ impl Order {
             8 => Order::LogFiles,
             9 => Order::ConfineTest(any_role()?),
             10 => Order::Profiles,
+            11 => Order::Build,
             _ => return Err(NotAnOrder),
         };
         // Octets an order does not use must be zero, so that they can come to mean something.
@@ -175,6 +179,7 @@ mod tests {
             Order::ConfineTest(None),
             Order::ConfineTest(Some(Role::SmtpdMx)),
             Order::Profiles,
+            Order::Build,
         ];
         for order in orders {
             let bytes = order.encode();
