@@ -96,8 +96,7 @@ impl Child {
             // Its own group: an interrupt typed at a terminal is ours to act on.
             .process_group(0);
         if let Some(identity) = recipe.identity {
-            // std calls setgroups(0), setgid and setuid in the child, in this order.
-            command.uid(identity.uid).gid(identity.gid);
+            sandbox::process::run_as(&mut command, identity.uid, identity.gid);
         }
         let running = Running::open(command.spawn()?.id())?;
         let ended = daemon::watch(running.as_fd().try_clone_to_owned()?)?;

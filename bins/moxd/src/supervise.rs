@@ -124,6 +124,9 @@ fn raise_open_files() {
     if let Err(error) = set(wanted).or_else(|_| set(now.maximum)) {
         tracing::warn!(%error, "the limit of open files");
     }
+    if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < OPEN_FILES) {
+        tracing::warn!(limit, wanted = OPEN_FILES, "few open files: fewer connections at once");
+    }
 }
 
 /// What we ourselves no longer need, once everything is bound and opened.
@@ -135,10 +138,12 @@ fn shed_rights(identities: &Identities) {
     if identities.without_root() {
         return;
     }
-    // For restarts (uids), reloads (ports, folders, key files of the administrator), killing.
+    // For restarts (uids, and emptying this very set in the child), reloads (ports, folders, key files
+    // of the administrator), killing.
     let keep = [
         C::CAP_SETUID,
         C::CAP_SETGID,
+        C::CAP_SETPCAP,
         C::CAP_KILL,
         C::CAP_NET_BIND_SERVICE,
         C::CAP_CHOWN,

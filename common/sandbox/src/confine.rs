@@ -279,9 +279,9 @@ fn refuse_privilege() -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// Dropping from the bounding set needs CAP_SETPCAP, which is gone with the uid; so the supervisor
-/// limits its own before it starts anyone ([`process::limit_bounding_set`]). What is left in it
-/// could be gained only by executing a file that gives it, which `no_new_privs` forbids.
+/// Dropping from the bounding set needs CAP_SETPCAP, which is gone with the uid; so it is emptied
+/// before that ([`process::run_as`]). Started without root nobody may: then what is left in it could
+/// be gained only by executing a file that gives it, which `no_new_privs` forbids.
 fn empty_bounding_set() -> LayerState {
     let mut left = 0;
     for capability in caps::all() {
@@ -320,19 +320,16 @@ fn set_limits(
     report: &mut Report,
 ) -> Result<(), ConfineError> {
     let limits = &profile.limits;
-    let mut gaps = Vec::new();
     let wanted = [
-        (Resource::Core, "core files", Some(0)),
-        (Resource::Nofile, "open files", Some(limits.open_files)),
-        (Resource::Data, "memory", Some(limits.memory)),
-        (Resource::Fsize, "file size", limits.file_size),
-        (Resource::Cpu, "CPU", limits.cpu_seconds),
+        (Resource::Core, Some(0)),
+        (Resource::Nofile, Some(limits.open_files)),
+        (Resource::Data, Some(limits.memory)),
+        (Resource::Fsize, limits.file_size),
+        (Resource::Cpu, limits.cpu_seconds),
     ];
-    for (resource, name, limit) in wanted {
-        let Some(limit) = limit else { continue };
-        let set = limit_both(resource, limit)?;
-        if set < limit {
-            gaps.push(format!("{name} {set} of {limit}"));
+    for (resource, limit) in wanted {
+        if let Some(limit) = limit {
+            limit_both(resource, limit)?;
         }
     }
     if limits.file_size.is_some() {
@@ -340,40 +337,28 @@ fn set_limits(
         // there is to log.
         process::ignore_full_files();
     }
-    report.push(
-        Layer::Rlimits,
-        if gaps.is_empty() {
-            LayerState::Enforced
-        } else {
-            LayerState::Partly(format!("lowered by the system: {}", gaps.join(", ")))
-        },
-    );
+    report.push(Layer::Rlimits, LayerState::Enforced);
     report.push(
         Layer::Threads,
         if options.without_root {
             LayerState::Missing("the limit would count the user's other programs".to_owned())
         } else {
-            let set = limit_both(Resource::Nproc, limits.threads)?;
-            if set < limits.threads {
-                LayerState::Partly(format!("lowered by the system: {set} of {}", limits.threads))
-            } else {
-                LayerState::Enforced
-            }
+            limit_both(Resource::Nproc, limits.threads)?;
+            LayerState::Enforced
         },
     );
     Ok(())
 }
 
 /// Sets soft and hard limit to `limit`, or to the hard limit in force where that is lower: raising
-/// it would need a capability. Returns what was set.
-fn limit_both(resource: Resource, limit: u64) -> Result<u64, ConfineError> {
+/// it would need a capability. A lower one is less to work with and no less of a wall.
+fn limit_both(resource: Resource, limit: u64) -> Result<(), ConfineError> {
     let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let set = limit.min(hard);
     step(
         "set a resource limit",
         rustix::process::setrlimit(resource, Rlimit { current: Some(set), maximum: Some(set) }),
-    )?;
-    Ok(set)
+    )
 }
 
 #[cfg(test)]

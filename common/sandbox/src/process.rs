@@ -61,9 +61,8 @@ pub fn forbid_new_privileges() -> io::Result<()> {
     Ok(rustix::thread::set_no_new_privs(true)?)
 }
 
-/// Limits what this process and its children can ever gain by exec to these capabilities. The
-/// supervisor's step, with what it needs itself after an upgrade in place; children cannot do it,
-/// since dropping from the set needs CAP_SETPCAP.
+/// Limits what this process can ever gain by exec to these capabilities: the supervisor's step, with
+/// what it needs itself after an upgrade in place. Its children get none of them ([`run_as`]).
 ///
 /// # Errors
 /// CAP_SETPCAP is missing.
@@ -78,6 +77,29 @@ pub fn limit_bounding_set(keep: &[caps::Capability]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has a command run as somebody else, with no group but `gid`, and with nothing in its bounding set:
+/// no capability can ever be gained by it, whatever it executes. The set is emptied as far as it
+/// may be; a process looks itself ([`crate::confine`]).
+#[expect(unsafe_code, reason = "what a child does between fork and exec")]
+pub fn run_as(command: &mut std::process::Command, uid: u32, gid: u32) {
+    let become_it = move || {
+        // While we are root still: it needs CAP_SETPCAP.
+        for capability in 0..=LAST_CAPABILITY {
+            // SAFETY: a number to a call that takes no pointer.
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
+        // SAFETY: no pointer but one to a list of length 0.
+        let done = unsafe {
+            libc::setgroups(0, std::ptr::null()) == 0
+                && libc::setgid(gid) == 0
+                && libc::setuid(uid) == 0
+        };
+        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: it makes system calls and allocates nothing, as behind a fork it must.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, become_it) };
 }
 
 /// malloc takes all memory from one arena from now on. With several, glibc opens
@@ -100,6 +122,9 @@ pub(crate) fn ignore_full_files() {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
+
+/// The highest number that a kernel can give a capability: its sets have 64 bits.
+const LAST_CAPABILITY: libc::c_ulong = 63;
 
 /// Another process, held by a descriptor: it cannot be confused with a later one of the same id.
 #[derive(Debug)]

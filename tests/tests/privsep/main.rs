@@ -66,6 +66,9 @@ fn every_thread_of_every_process_is_confined() {
                 for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
                     is(set, "0000000000000000");
                 }
+                if matches!(who, As::Root { .. }) {
+                    is("CapBnd:", "0000000000000000");
+                }
             }
             assert_eq!(process.writable_code(), Vec::<String>::new(), "{process:?}");
             // Only root may look into one that is not dumpable.

@@ -220,7 +220,7 @@ impl Trial {
         let mut command = Command::new(&self.binary);
         command.env_clear().current_dir("/").arg0(self.profile.role);
         if let Some((uid, gid)) = self.identity {
-            command.uid(uid).gid(gid);
+            crate::process::run_as(&mut command, uid, gid);
         }
         command
     }
