@@ -67,9 +67,10 @@ struct MailboxOutcome {
     exists @1 :Void;
     missing @2 :Void;
     hasChildren @3 :Void;
-    cannot @4 :Text;         # refused for a reason a user may read (Inbox, bad name, limit)
+    cannot @4 :Text;         # refused for a reason a user may read (Inbox, bad name)
     temporary @5 :Void;
     readOnly @6 :Void;
+    limit @7 :Void;          # as many as an account may have
   }
 }
 

@@ -461,10 +461,11 @@ fn marker(line: &[u8]) -> Option<(usize, u64, bool)> {
     let start = memchr::memrchr(b'{', inside)?;
     let number = inside.get(start.saturating_add(1)..)?;
     let (number, waits) = number.strip_suffix(b"+").map_or((number, true), |n| (n, false));
-    if !(1..=18).contains(&number.len()) || !number.iter().all(u8::is_ascii_digit) {
+    if !(1..=20).contains(&number.len()) || !number.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let size = std::str::from_utf8(number).ok()?.parse().ok()?;
+    // More than a number64 is as much too large as the largest one.
+    let size = std::str::from_utf8(number).ok()?.parse().unwrap_or(u64::MAX);
     Some((start, size, waits))
 }
 

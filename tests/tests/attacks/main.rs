@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod costly;
 mod handshakes;
 mod local;
 mod revocation;

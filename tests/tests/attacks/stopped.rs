@@ -10,7 +10,7 @@ use mox_tests::{
 };
 use rustix::process::Signal;
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     time::Duration,
 };
@@ -141,4 +141,70 @@ fn a_store_that_stands_still_is_a_temporary_refusal() {
     submits(&tree);
     // Whoever was in is in.
     assert!(inside.command("NOOP").unwrap().is_ok());
+}
+
+/// How long moxd goes without a word of a process before that is an alarm, and a bit.
+const NOTICED: Duration = Duration::from_secs(45);
+
+/// One of several of a kind: the others do its work, or it concerns those alone whom it served.
+#[test]
+fn one_of_several_that_stands_still_costs_the_others_nothing() {
+    let tree = Tree::start();
+    // Which account is served where is not told: of so many, some are at each instance.
+    let accounts: Vec<String> = (0..8).map(|n| format!("u{n}")).collect();
+    for name in &accounts {
+        let address = format!("{name}@localhost");
+        let made = tree.moxctl_with(&["account", "add", name, &address], PASSWORD);
+        assert!(made.status.success(), "{made:?}");
+    }
+    let address = tree.address(143);
+    let log_in = move |name: &String| {
+        let user = format!("{name}@localhost");
+        Imap::log_in(address, &user, PASSWORD)
+    };
+    let mut inside: Vec<Imap> = accounts.iter().map(|name| log_in(name).unwrap()).collect();
+    let session = Stopped::new(&tree, Role::ImapdSession, 0);
+    let parser = Stopped::new(&tree, Role::Parser, 0);
+    // Mail is parsed by the other parser, at the latest when the first one had its time.
+    for _ in 0..3 {
+        delivers(&tree);
+    }
+    let outcomes: Vec<io::Result<()>> = std::thread::scope(|scope| {
+        let again = |name| scope.spawn(move || log_in(name).map(drop));
+        let all: Vec<_> = accounts.iter().map(again).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let served: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+    assert!(served.contains(&true) && served.contains(&false), "{outcomes:?}");
+    for (outcome, imap) in outcomes.iter().zip(&mut inside) {
+        match outcome {
+            // Who is served by another one goes on.
+            Ok(()) => assert!(imap.command("NOOP").unwrap().is_ok()),
+            // Who is not is told so, and not left waiting.
+            Err(error) => assert!(error.to_string().contains("UNAVAILABLE"), "{error}"),
+        }
+    }
+    // It is said; nobody is killed for being slow.
+    let status = || String::from_utf8(tree.moxctl(&["status"]).stdout).unwrap();
+    let alarm = |of: &str| status().contains(&format!("alarm: {of} was not heard of"));
+    assert!(wait_until(NOTICED, || alarm("imapd-session") && alarm("parser")), "{}", status());
+    let stopped = [session.0, parser.0];
+    drop((session, parser));
+    let quiet = || !status().contains("was not heard of");
+    assert!(wait_until(PATIENCE, quiet), "{}", status());
+    for (name, mut imap) in accounts.iter().zip(inside) {
+        assert!(imap.command("NOOP").unwrap().is_ok(), "{name}");
+        log_in(name).unwrap();
+    }
+    let now = [Role::ImapdSession, Role::Parser].map(|role| tree.pid(role, 0).unwrap());
+    assert_eq!(now[0], stopped[0]);
+
+    // And an administrator who does not wait replaces it.
+    let _stopped = Stopped::new(&tree, Role::ImapdSession, 0);
+    let restarted = tree.moxctl(&["restart", "imapd-session"]);
+    assert!(restarted.status.success(), "{restarted:?}");
+    let another = || tree.pid(Role::ImapdSession, 0).is_some_and(|pid| pid != stopped[0]);
+    assert!(wait_until(PATIENCE, another), "it is not replaced");
+    let back = || accounts.iter().all(|name| log_in(name).is_ok());
+    assert!(wait_until(PATIENCE, back), "not everybody is served again");
 }

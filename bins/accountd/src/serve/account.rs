@@ -91,9 +91,9 @@ fn answer(mut to: mailbox_outcome::Builder<'_>, outcome: Result<(), StoreError>)
         StoreError::MailboxExists => to.set_exists(()),
         StoreError::NoSuchMailbox => to.set_missing(()),
         StoreError::HasChildren => to.set_has_children(()),
+        StoreError::TooMany(_) => to.set_limit(()),
         StoreError::Inbox
         | StoreError::MailboxName(_)
-        | StoreError::TooMany(_)
         | StoreError::OverQuota
         | StoreError::NoUidLeft
         | StoreError::TooManyKeywords => to.set_cannot(error.to_string().as_str()),

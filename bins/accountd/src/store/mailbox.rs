@@ -15,6 +15,9 @@ use storage::rusqlite::{OptionalExtension as _, params};
 const MAX_MAILBOXES: i64 = 10_000;
 /// Subscribed names of an account.
 const MAX_SUBSCRIPTIONS: i64 = 20_000;
+/// Octets of the names of all live mailboxes, and of all subscribed names. Both lists travel to a
+/// session in one answer, and one above its bound would end the line of every session there.
+const MAX_NAMES: i64 = 1 << 20;
 
 /// Checks a name and gives it the one form it is kept in: the first level `Inbox`, in any case, is
 /// Inbox (RFC 9051 §5.1).
@@ -22,6 +25,11 @@ pub(crate) fn canonical(name: &str) -> Result<String, StoreError> {
     types::check_mailbox_name(name).map_err(StoreError::MailboxName)?;
     let (first, rest) = name.split_at(name.find('/').unwrap_or(name.len()));
     if first.eq_ignore_ascii_case("inbox") { Ok(format!("Inbox{rest}")) } else { Ok(name.into()) }
+}
+
+/// As SQLite counts them.
+fn octets(name: &str) -> i64 {
+    i64::try_from(name.len()).unwrap_or(i64::MAX)
 }
 
 /// The name one level up.
@@ -110,8 +118,7 @@ impl Index {
             if !on {
                 return Ok(tx.c.execute("DELETE FROM subscription WHERE name = ?1", [&name])? > 0);
             }
-            let count = "SELECT count(*) FROM subscription";
-            if tx.c.query_row(count, [], |r| r.get::<_, i64>(0))? >= MAX_SUBSCRIPTIONS {
+            if !tx.may_subscribe(&name)? {
                 return Err(StoreError::TooMany("subscriptions"));
             }
             Ok(tx.c.execute("INSERT OR IGNORE INTO subscription VALUES (?1)", [&name])? > 0)
@@ -140,8 +147,8 @@ impl Tx<'_> {
                 None => self.make_mailbox(parent, None)?,
             }),
         };
-        let count = "SELECT count(*) FROM mailbox WHERE expunged = 0";
-        if self.c.query_row(count, [], |r| r.get::<_, i64>(0))? >= MAX_MAILBOXES {
+        let (count, names) = self.mailbox_names()?;
+        if count >= MAX_MAILBOXES || names + octets(&name) > MAX_NAMES {
             return Err(StoreError::TooMany("mailboxes"));
         }
         let uidvalidity = self.meta.next_uidvalidity;
@@ -154,11 +161,29 @@ impl Tx<'_> {
             params![parent.map(|p| p.0), name, uidvalidity, seq, oid.as_bytes()],
         )?;
         let id = MailboxId(self.c.last_insert_rowid());
-        self.c.execute("INSERT OR IGNORE INTO subscription VALUES (?1)", [&name])?;
+        // Mail that makes its mailbox is not refused for names that somebody subscribed to.
+        if self.may_subscribe(&name)? {
+            self.c.execute("INSERT OR IGNORE INTO subscription VALUES (?1)", [&name])?;
+        }
         if role.is_some() {
             self.give_role(id, role)?;
         }
         Ok(id)
+    }
+
+    /// How many live mailboxes there are, and the octets of their names.
+    fn mailbox_names(&self) -> Result<(i64, i64), StoreError> {
+        let count =
+            "SELECT count(*), coalesce(sum(octet_length(name)), 0) FROM mailbox WHERE expunged = 0";
+        Ok(self.c.query_row(count, [], |r| Ok((r.get(0)?, r.get(1)?)))?)
+    }
+
+    /// Whether there is room for one more subscribed name.
+    fn may_subscribe(&self, name: &str) -> Result<bool, StoreError> {
+        let count = "SELECT count(*), coalesce(sum(octet_length(name)), 0) FROM subscription";
+        let (count, names): (i64, i64) =
+            self.c.query_row(count, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        Ok(count < MAX_SUBSCRIPTIONS && names + octets(name) <= MAX_NAMES)
     }
 
     /// One live mailbox has a role: whoever had it loses it, and both count as changed.
@@ -236,6 +261,11 @@ impl Tx<'_> {
             }),
         };
         self.c.execute("UPDATE mailbox SET parent_id = ?2 WHERE id = ?1", params![id.0, parent])?;
+        // All below it may have longer names now.
+        let (_, names) = self.mailbox_names()?;
+        if names > MAX_NAMES {
+            return Err(StoreError::TooMany("mailboxes"));
+        }
         Ok(renamed)
     }
 

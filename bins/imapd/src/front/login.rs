@@ -135,7 +135,7 @@ where
                 Next::HandOver { tag, authenticate } => {
                     self.flush().await?;
                     match self.send_away(tag.clone(), authenticate).await {
-                        Some(session) => return Some(Handed { client: self.conn, session }),
+                        Some(session) => return Some(Handed { client: self.conn, session, tag }),
                         None => self.front.hand_over_failed(&tag, &mut self.out),
                     }
                 }

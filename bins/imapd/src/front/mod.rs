@@ -224,9 +224,13 @@ where
         None => Start::Greet(announced),
     };
     let handed = Box::pin(login::until_log_in(&shared, &accepted, &mut peer, conn, start)).await;
-    if let Some(handed) = handed {
+    if let Some(mut handed) = handed {
         let session = peer.session;
         drop(peer);
+        if !relay::begun(&mut handed, relay::FIRST_WORD).await {
+            tracing::warn!(%session, "a session instance does not answer");
+            return;
+        }
         let ended = relay::run(handed, &shared.scratch, shared.limits.write).await;
         tracing::debug!(%session, ?ended, "relay is over");
     }

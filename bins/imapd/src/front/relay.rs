@@ -4,6 +4,7 @@
 //! are read into one that the process has, and only what the other side does not take at once is
 //! kept, at most one reading of it, until it does.
 
+use imap::Tag;
 use net::Conn;
 use std::{
     cell::RefCell,
@@ -20,10 +21,15 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+/// A session answers a log-in by then: it redeems the ticket by two calls of 10 s at most.
+pub(super) const FIRST_WORD: Duration = Duration::from_secs(25);
+
 /// Both ends of what is relayed.
 pub(super) struct Handed<S> {
     pub(super) client: Conn<S>,
     pub(super) session: UnixStream,
+    /// Of the log-in that the session answers.
+    pub(super) tag: Tag,
 }
 
 /// How it ended.
@@ -51,6 +57,27 @@ struct Way {
     stalled: Option<Instant>,
 }
 
+/// Waits for the session's first word, which is there whatever becomes of the log-in; else sends the
+/// client away.
+pub(super) async fn begun<S: AsyncRead + AsyncWrite + Unpin>(
+    handed: &mut Handed<S>,
+    patience: Duration,
+) -> bool {
+    if tokio::time::timeout(patience, handed.session.readable()).await.is_ok() {
+        return true;
+    }
+    // As the session says it when it finds no account.
+    let tag = handed.tag.as_str();
+    let said = format!("{tag} NO [UNAVAILABLE] try again later\r\n* BYE try again later\r\n");
+    let bye = async {
+        // Nobody hears it: then nobody waits.
+        let _ = handed.client.write_all(said.as_bytes()).await;
+        let _ = handed.client.shutdown().await;
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), bye).await;
+    false
+}
+
 /// Relays until one side is done.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut handed: Handed<S>,
@@ -60,7 +87,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let (mut up, mut down) = (Way::default(), Way::default());
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     let ended = poll_fn(|context| {
-        let Handed { client, session } = &mut handed;
+        let Handed { client, session, .. } = &mut handed;
         let first =
             if up.refused { Poll::Pending } else { up.poll(context, client, session, scratch) };
         let second = down.poll(context, session, client, scratch);
@@ -181,6 +208,10 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
+    fn handed(client: TcpStream, session: UnixStream) -> Handed<TcpStream> {
+        Handed { client: Conn::Plain(client), session, tag: Tag::new(b"a").unwrap() }
+    }
+
     fn scratch() -> Rc<RefCell<Box<[u8]>>> {
         Rc::new(RefCell::new(vec![0; 1024].into_boxed_slice()))
     }
@@ -189,9 +220,9 @@ mod tests {
     async fn octets_go_both_ways_and_the_end_too() {
         let (mut far, client) = pair().await;
         let (mut behind, session) = UnixStream::pair().unwrap();
-        let handed = Handed { client: Conn::Plain(client), session };
+        let relayed = handed(client, session);
         let scratch = scratch();
-        let relay = run(handed, &scratch, Duration::from_secs(5));
+        let relay = run(relayed, &scratch, Duration::from_secs(5));
         let talk = async {
             let big = vec![7u8; 300_000];
             let (mut far_read, mut far_write) = far.split();
@@ -220,14 +251,28 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
+    async fn who_is_handed_to_a_session_that_stands_still_is_sent_away() {
+        let (mut far, client) = pair().await;
+        let (mut behind, session) = UnixStream::pair().unwrap();
+        let mut relayed = handed(client, session);
+        behind.write_all(b"a OK\r\n").await.unwrap();
+        assert!(begun(&mut relayed, Duration::from_millis(50)).await);
+        relayed.session.read_exact(&mut [0; 6]).await.unwrap();
+        assert!(!begun(&mut relayed, Duration::from_millis(50)).await);
+        let mut said = String::new();
+        far.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("a NO [UNAVAILABLE]"), "{said}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
     async fn the_last_words_of_a_session_arrive_though_its_client_goes_on() {
         let (mut far, client) = pair().await;
         let (mut behind, session) = UnixStream::pair().unwrap();
         // More than the session takes: it says so and goes.
         far.write_all(&[b'x'; 50_000]).await.unwrap();
-        let handed = Handed { client: Conn::Plain(client), session };
+        let relayed = handed(client, session);
         let scratch = scratch();
-        let relay = run(handed, &scratch, Duration::from_secs(5));
+        let relay = run(relayed, &scratch, Duration::from_secs(5));
         let talk = async {
             behind.read_exact(&mut [0; 1024]).await.unwrap();
             behind.write_all(b"* BYE\r\n").await.unwrap();
@@ -244,9 +289,9 @@ mod tests {
     async fn who_does_not_read_is_not_waited_for() {
         let (_far, client) = pair().await;
         let (mut behind, session) = UnixStream::pair().unwrap();
-        let handed = Handed { client: Conn::Plain(client), session };
+        let relayed = handed(client, session);
         let scratch = scratch();
-        let relay = run(handed, &scratch, Duration::from_millis(50));
+        let relay = run(relayed, &scratch, Duration::from_millis(50));
         let flood = async { while behind.write_all(&[0; 65_536]).await.is_ok() {} };
         let (ended, ()) = tokio::join!(relay, flood);
         assert_eq!(ended, Ended::Stalled);

@@ -213,6 +213,7 @@ fn mailbox_outcome(outcome: mailbox_outcome::Reader<'_>) -> Result<Answer, Troub
             MailboxOutcome::Cannot(why?.to_str().map_err(capnp::Error::from)?.to_owned())
         }
         mailbox_outcome::ReadOnly(()) => MailboxOutcome::ReadOnly,
+        mailbox_outcome::Limit(()) => MailboxOutcome::Limit,
         mailbox_outcome::Temporary(()) => return Ok(Answer::Unavailable),
     }))
 }
@@ -450,6 +451,7 @@ async fn search_text(
         | mailbox_outcome::Missing(())
         | mailbox_outcome::HasChildren(())
         | mailbox_outcome::Cannot(_)
+        | mailbox_outcome::Limit(())
         | mailbox_outcome::ReadOnly(()) => Ok(Answer::Unavailable),
     }
 }

@@ -12,12 +12,13 @@ use super::{
 use crate::front::HandOver;
 use imap::{
     Event, Limits, Out, Piece, Reader,
-    session::{Next, Session},
+    session::{Next, Question, Session},
 };
 use message::transfer::Decoder;
 use net::{WriteError, write_within};
 use std::{io, rc::Rc, time::Duration};
 use tokio::{
+    io::Interest,
     net::UnixStream,
     time::{Instant, sleep_until},
 };
@@ -29,6 +30,8 @@ const RENEW_AGAIN: Duration = Duration::from_secs(20);
 /// Tries to find accountd again, first and longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How soon a client is missed that sent more commands before it hung up.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Output gathered between two questions before it is sent.
 const GATHER: usize = 32 * 1024;
 
@@ -160,8 +163,15 @@ impl Connection {
                     if self.out.len() > GATHER || self.out.has_content() {
                         Box::pin(self.flush()).await?;
                     }
+                    // A search takes long and changes nothing: nobody is left to do it for when the
+                    // client is gone.
+                    let in_vain = matches!(question, Question::SearchText { .. });
                     let asked = calls::ask(&mut self.link, &mut self.appending, question);
-                    let answer = Box::pin(asked).await?;
+                    let answer = tokio::select! {
+                        biased;
+                        answer = Box::pin(asked) => answer?,
+                        () = hung_up(&self.socket), if in_vain => return Err(Over::Client),
+                    };
                     self.session.answer(answer, &mut self.out)
                 }
                 Next::Message(true) => {
@@ -385,6 +395,16 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+/// Ends when the other side has hung up, whatever it sent before that.
+async fn hung_up(socket: &UnixStream) {
+    loop {
+        match socket.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(LOOK_AGAIN).await,
+            Ok(_) | Err(_) => return,
+        }
     }
 }
 

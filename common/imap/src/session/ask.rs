@@ -243,6 +243,8 @@ pub enum MailboxOutcome {
     Cannot(String),
     /// Only to be read.
     ReadOnly,
+    /// The account has as many as it may have.
+    Limit,
 }
 
 /// A mailbox.

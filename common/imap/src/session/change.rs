@@ -79,6 +79,8 @@ pub(super) fn mailbox_done(answer: Answer, out: &mut Out) -> Flow {
         MailboxOutcome::Missing => End::no(ResponseCode::NonExistent, "no such mailbox"),
         MailboxOutcome::HasChildren => End::no(ResponseCode::HasChildren, "mailbox has children"),
         MailboxOutcome::ReadOnly => End::no(ResponseCode::Cannot, "not allowed"),
+        // RFC 5530 §3.
+        MailboxOutcome::Limit => End::no(ResponseCode::Limit, "too many mailboxes"),
         MailboxOutcome::Cannot(why) => {
             // The account's words may hold what a person named; they go where text is escaped.
             let clean: String = why.chars().filter(|c| matches!(c, ' '..='~')).take(200).collect();

@@ -516,6 +516,29 @@ fn append_and_replace_are_whole() {
 }
 
 #[test]
+fn names_of_mailboxes_are_bounded_together() {
+    let world = World::new(15);
+    let mut index = world.create(small());
+    let name = |n: u32| format!("{n:06}{}", "n".repeat(900));
+    let refused = |outcome| matches!(outcome, Err(StoreError::TooMany("mailboxes")));
+    let made = (0..2_000).find(|n| refused(index.create_mailbox(&name(*n), None).map(drop)));
+    assert!(made.is_some_and(|made| made > 1_000), "{made:?}");
+    // What has a name may have another one, but no longer one.
+    let (first, second) = (mailbox(&mut index, &name(0)), mailbox(&mut index, &name(1)));
+    index.rename_mailbox(first, "short").unwrap();
+    index.create_mailbox("short/below", None).unwrap();
+    let long = format!("{}/{}", "a".repeat(480), "b".repeat(480));
+    assert!(refused(index.rename_mailbox(first, &long).map(drop)));
+    assert_eq!(mailbox(&mut index, "short"), first);
+    // Names that stay subscribed do not add up without end, and keep no mailbox from being made.
+    index.delete_mailbox(second).unwrap();
+    index.create_mailbox("new", None).unwrap();
+    let subscribed = reading(&mut index, |v| read::subscriptions(v.connection)).unwrap();
+    assert!(subscribed.iter().map(String::len).sum::<usize>() <= 1 << 20);
+    assert!(matches!(index.subscribe(&name(9_999), true), Err(StoreError::TooMany(_))));
+}
+
+#[test]
 fn annotations_and_settings_are_bounded() {
     let world = World::new(14);
     let mut index = world.create(small());
