@@ -6,9 +6,10 @@
 
 use mox_tests::{
     client::{Imap, Reply, Smtp},
-    disk::{Disk, skipped_without_root},
-    tree::{Options, Tree},
+    disk::{Disk, Ext4, skipped_without_root},
+    tree::{Options, Tree, kill, wait_until},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -16,11 +17,15 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::Path,
     process::Command,
+    time::Duration,
 };
 use storage::rusqlite::Connection;
 
 const USER: &str = "mox@localhost";
 const PASSWORD: &str = "moxmoxmox";
+
+/// Processes that were started again serve by then.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn send(tree: &Tree, to: &str, id: &str) -> std::io::Result<Reply> {
     let message = format!("From: ann@example.org\r\nMessage-ID: <{id}@bad.example>\r\n\r\nx\r\n");
@@ -167,4 +172,93 @@ fn a_disk_that_cannot_be_written_to_is_named_at_the_start() {
     assert_eq!(send(&tree, USER, "behind").unwrap().code, 250);
     let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
     assert_eq!(count(&mut imap), "* STATUS INBOX (MESSAGES 2)");
+}
+
+/// What is on a file system that turns read-only under the running tree can be read, and nothing is
+/// taken that could not be kept. ext4 itself lets nobody write to it again without a check, for which
+/// nobody may use it; so this tree is started anew.
+#[test]
+fn a_disk_that_turns_read_only_under_the_tree_loses_nothing() {
+    if skipped_without_root() {
+        return;
+    }
+    let Some(disk) = Ext4::mount(160) else { return };
+    let folder = disk.path().join("mox");
+    let mut tree = Tree::with(Options { folder: Some(folder), ..Options::default() });
+    for n in 0..20 {
+        assert_eq!(send(&tree, USER, &format!("before{n}")).unwrap().code, 250);
+    }
+    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert!(imap.command("SELECT INBOX").unwrap().is_ok());
+    disk.fail();
+
+    // In memory up to the commit, or in a file at once; and what others know is a refusal for now.
+    for size in [10, 200_000] {
+        let text = format!("From: ann@example.org\r\n\r\n{}\r\n", "x\r\n".repeat(size / 3));
+        let mut smtp = Smtp::connect(tree.address(25)).unwrap();
+        let reply = smtp.send("ann@example.org", &[USER], text.as_bytes()).unwrap();
+        assert_eq!(reply.code, 452, "{reply:?}");
+        assert!(reply.lines[0].contains("4.3.1"), "{reply:?}");
+    }
+    let bodies = imap.command("FETCH 1:* (BODY.PEEK[])").unwrap();
+    assert!(bodies.is_ok() && bodies.untagged.len() == 20, "{}", bodies.text());
+    for command in ["STORE 1 +FLAGS (\\Deleted)", "CREATE new", "COPY 1 Drafts", "MOVE 1 Trash"] {
+        let said = imap.command(command).unwrap();
+        assert!(said.tagged.starts_with("NO [UNAVAILABLE]"), "{command}: {}", said.text());
+    }
+    let said = imap.append("INBOX", &b"x\r\n".repeat(100_000)).unwrap();
+    assert!(said.tagged.starts_with("NO [UNAVAILABLE]"), "{}", said.text());
+    let mut other = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert_eq!(count(&mut other), "* STATUS INBOX (MESSAGES 20)");
+
+    tree.crash();
+    disk.mend();
+    tree.restart();
+    assert_eq!(send(&tree, USER, "behind").unwrap().code, 250);
+    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert_eq!(count(&mut imap), "* STATUS INBOX (MESSAGES 21)");
+}
+
+/// Processes that find their disk read-only when they are started again: they come to serve by
+/// themselves as soon as it can be written to.
+#[test]
+fn a_disk_that_can_be_written_to_again_needs_no_restart() {
+    if skipped_without_root() {
+        return;
+    }
+    let disk = Disk::mount(96);
+    let folder = disk.path().join("mox");
+    let tree = Tree::with(Options { folder: Some(folder), ..Options::default() });
+    assert_eq!(send(&tree, USER, "before").unwrap().code, 250);
+    let supervisor = tree.supervisor();
+    // Only while nobody has a file open for writing: so all die, and stay dead for a moment.
+    let all: Vec<u32> = tree.processes().into_iter().map(|process| process.pid).collect();
+    kill(supervisor, Signal::STOP).unwrap();
+    for pid in &all {
+        kill(*pid, Signal::KILL).unwrap();
+    }
+    // Waited for by nobody, and the last of its threads.
+    let is_dead = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        stat.contains(") Z") && threads == 1
+    };
+    assert!(wait_until(PATIENCE, || all.iter().all(is_dead)), "processes outlive SIGKILL");
+    disk.remount("ro");
+    kill(supervisor, Signal::CONT).unwrap();
+    let answers = || Smtp::connect(tree.address(25)).is_ok();
+    let refused = || send(&tree, USER, "meanwhile").ok().map(|reply| reply.code);
+    for _ in 0..20 {
+        let code = refused();
+        assert!(code.is_none_or(|code| (400..500).contains(&code)), "{code:?}");
+    }
+    let tried = Imap::log_in(tree.address(143), USER, PASSWORD).map(drop);
+    assert!(tried.is_err(), "nobody can be logged in without a record of it");
+    disk.remount("rw");
+    assert!(wait_until(PATIENCE, answers), "SMTP does not come back");
+    let taken = || refused() == Some(250);
+    assert!(wait_until(PATIENCE, taken), "mail is not taken again");
+    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert_eq!(count(&mut imap), "* STATUS INBOX (MESSAGES 2)");
+    assert_eq!(tree.supervisor(), supervisor);
 }

@@ -183,8 +183,12 @@ fn searchable_parents(data: &Path, identities: &Identities) -> anyhow::Result<()
 
 fn lock(path: &Path) -> anyhow::Result<File> {
     let shown = path.display();
-    let mut options = File::options();
-    let file = options.create(true).truncate(false).write(true).open(path);
+    // Open for reading: held for as long as we live, one to be written to would keep an administrator
+    // from making the disk read-only.
+    let mut file = File::open(path);
+    if file.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        file = File::create(path).and_then(|_| File::open(path));
+    }
     let file = file.with_context(|| format!("open {shown}"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -50,6 +50,19 @@ pub struct Database {
     frames: Arc<AtomicU32>,
 }
 
+/// SQLite does not say why a write failed, but for a full disk. Whether the disk has turned read-only
+/// is asked of the disk.
+fn by_cause(error: Error, path: &Path) -> Error {
+    use rustix::fs::{CWD, Mode, OFlags};
+    let (Error::Io(text), Some(folder)) = (&error, path.parent()) else { return error };
+    // A file without a name: nothing is left of it, and nobody sees it.
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR) {
+        Err(rustix::io::Errno::ROFS) => Error::ReadOnly(text.clone()),
+        Ok(_) | Err(_) => error,
+    }
+}
+
 /// A connection that cannot write.
 pub struct Reader {
     connection: Connection,
@@ -119,7 +132,8 @@ impl Database {
             .map_err(Error::from)?;
         let writer = Writer { transaction };
         let result = work(&writer)?;
-        writer.transaction.commit().map_err(Error::from)?;
+        let committed = writer.transaction.commit();
+        committed.map_err(|error| by_cause(Error::from(error), &self.path))?;
         Ok(result)
     }
 

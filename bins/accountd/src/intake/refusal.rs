@@ -30,6 +30,11 @@ impl Refusal {
         Self::new(452, "4.3.1", "Insufficient storage, try again later")
     }
 
+    /// The same to a peer, who is to keep the mail until an administrator has seen to it.
+    pub(crate) fn read_only() -> Self {
+        Self::new(452, "4.3.1", "Storage cannot be written to, try again later")
+    }
+
     pub(crate) fn over_quota() -> Self {
         Self::new(452, "4.2.2", "Mailbox full")
     }
@@ -57,6 +62,7 @@ impl From<SpoolError> for Refusal {
         match error {
             SpoolError::TooLarge => Refusal::too_large(),
             SpoolError::DiskFull => Refusal::disk_full(),
+            SpoolError::ReadOnly => Refusal::read_only(),
             SpoolError::Io(error) => {
                 tracing::error!(error, "a message could not be spooled");
                 Refusal::ours()
@@ -77,6 +83,7 @@ impl From<StoreError> for Refusal {
             StoreError::OverQuota => Refusal::over_quota(),
             StoreError::TooLarge => Refusal::too_large(),
             StoreError::DiskFull => Refusal::disk_full(),
+            StoreError::ReadOnly => Refusal::read_only(),
             StoreError::TooManySent => {
                 Refusal::new(451, "4.7.1", "Too many messages sent today, try again later")
             }
@@ -96,7 +103,6 @@ impl From<StoreError> for Refusal {
             | StoreError::TooManyKeywords
             | StoreError::NoUidLeft
             | StoreError::Busy
-            | StoreError::ReadOnly
             | StoreError::Damaged(_)
             | StoreError::Newer
             | StoreError::Failed(_)
@@ -120,7 +126,9 @@ mod tests {
             Refusal::from(StoreError::Damaged("x".into())),
             Refusal::from(StoreError::Stopped),
             Refusal::from(StoreError::NoSuchMailbox),
+            Refusal::from(StoreError::ReadOnly),
             Refusal::from(SpoolError::DiskFull),
+            Refusal::from(SpoolError::ReadOnly),
             Refusal::from(SpoolError::Io("x".into())),
             Refusal::from(NoParser),
         ] {

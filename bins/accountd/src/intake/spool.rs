@@ -32,6 +32,8 @@ pub(crate) enum SpoolError {
     TooLarge,
     #[error("no space left on the disk")]
     DiskFull,
+    #[error("the disk is read-only")]
+    ReadOnly,
     #[error("the message could not be spooled: {0}")]
     Io(String),
 }
@@ -40,6 +42,7 @@ impl From<io::Error> for SpoolError {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => SpoolError::DiskFull,
+            Some(rustix::io::Errno::ROFS) => SpoolError::ReadOnly,
             _ => SpoolError::Io(error.to_string()),
         }
     }

@@ -66,6 +66,7 @@ impl From<SpoolError> for Refused {
         match error {
             SpoolError::TooLarge => Refused::Store(StoreError::TooLarge),
             SpoolError::DiskFull => Refused::DiskFull,
+            SpoolError::ReadOnly => Refused::Store(StoreError::ReadOnly),
             SpoolError::Io(error) => {
                 tracing::error!(error, "an append could not be spooled");
                 Refused::Temporary
