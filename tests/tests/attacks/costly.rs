@@ -64,7 +64,7 @@ fn memory(tree: &Tree) -> u64 {
     anonymous.sum()
 }
 
-/// Seconds of CPU that a process has used.
+/// What a process has used of a CPU, in hundredths of a second.
 fn cpu(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, behind_name) = stat.rsplit_once(')').unwrap();
