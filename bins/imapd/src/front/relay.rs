@@ -252,13 +252,15 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn who_is_handed_to_a_session_that_stands_still_is_sent_away() {
-        let (mut far, client) = pair().await;
+        let patience = Duration::from_millis(50);
+        let (_far, client) = pair().await;
         let (mut behind, session) = UnixStream::pair().unwrap();
-        let mut relayed = handed(client, session);
         behind.write_all(b"a OK\r\n").await.unwrap();
-        assert!(begun(&mut relayed, Duration::from_millis(50)).await);
-        relayed.session.read_exact(&mut [0; 6]).await.unwrap();
-        assert!(!begun(&mut relayed, Duration::from_millis(50)).await);
+        assert!(begun(&mut handed(client, session), patience).await);
+
+        let (mut far, client) = pair().await;
+        let (_behind, session) = UnixStream::pair().unwrap();
+        assert!(!begun(&mut handed(client, session), patience).await);
         let mut said = String::new();
         far.read_to_string(&mut said).await.unwrap();
         assert!(said.starts_with("a NO [UNAVAILABLE]"), "{said}");
