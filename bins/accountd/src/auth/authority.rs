@@ -627,11 +627,16 @@ impl Authority {
         let verifier = self.derive(&Peer::ourselves(), password).await?;
         let sealed = self.pepper.seal(account, &verifier.encode()).await?;
         let now = self.clock.now();
-        let generation =
-            self.vault.run(move |records| records.set_password(account, &sealed, now)).await?;
-        let ended = self.lives.revoke(account, "the password was changed", |basis| {
-            basis.credential == Credential::Password && basis.generation != generation
-        });
+        let why = "the password was changed";
+        let is_of_password = |basis: &Basis| basis.credential == Credential::Password;
+        // Whoever asked may go away behind the commit, and then nobody comes to the next lines.
+        let unheard = self.lives.unless_heard(account, why, is_of_password);
+        let set = self.vault.run(move |records| records.set_password(account, &sealed, now)).await;
+        unheard.heard();
+        let generation = set?;
+        let ended = self
+            .lives
+            .revoke(account, why, |basis| is_of_password(basis) && basis.generation != generation);
         tracing::info!(%account, ended, "password set");
         Ok(())
     }
@@ -653,11 +658,16 @@ impl Authority {
         &self,
         fingerprint: [u8; 32],
     ) -> Result<Option<AccountId>, Failure> {
-        let owner = self.vault.run(move |records| records.key_remove(&fingerprint)).await?;
+        let found = self.vault.run(move |records| records.key(&fingerprint)).await?;
+        let Some(ClientKey { account, .. }) = found else { return Ok(None) };
+        let why = "the key was removed";
+        let is_of_key = |basis: &Basis| basis.credential == Credential::Key(fingerprint);
+        let unheard = self.lives.unless_heard(account, why, is_of_key);
+        let removed = self.vault.run(move |records| records.key_remove(&fingerprint)).await;
+        unheard.heard();
+        let owner = removed?;
         if let Some(account) = owner {
-            self.lives.revoke(account, "the key was removed", |basis| {
-                basis.credential == Credential::Key(fingerprint)
-            });
+            self.lives.revoke(account, why, is_of_key);
         }
         Ok(owner)
     }

@@ -109,6 +109,17 @@ impl Lives {
         ended
     }
 
+    /// Ends sessions as [`Self::revoke`] does, should whoever asked for a change go away before
+    /// it is known whether the change was made: the change is, whoever waits for it.
+    pub(crate) fn unless_heard<F: Fn(&Basis) -> bool>(
+        &self,
+        account: AccountId,
+        why: &'static str,
+        ends: F,
+    ) -> Unheard<'_, F> {
+        Unheard { lives: self, account, why, ends: Some(ends) }
+    }
+
     /// Forgets sessions that have ended.
     pub(crate) fn sweep(&self) {
         self.of.borrow_mut().retain(|_, sessions| {
@@ -121,6 +132,30 @@ impl Lives {
     pub(crate) fn count(&self) -> usize {
         let of = self.of.borrow();
         of.values().flatten().filter(|live| live.strong_count() > 0).count()
+    }
+}
+
+/// A change whose outcome nobody has heard yet.
+#[must_use]
+pub(crate) struct Unheard<'a, F: Fn(&Basis) -> bool> {
+    lives: &'a Lives,
+    account: AccountId,
+    why: &'static str,
+    ends: Option<F>,
+}
+
+impl<F: Fn(&Basis) -> bool> Unheard<'_, F> {
+    /// It was heard, and follows from it what has to.
+    pub(crate) fn heard(mut self) {
+        self.ends = None;
+    }
+}
+
+impl<F: Fn(&Basis) -> bool> Drop for Unheard<'_, F> {
+    fn drop(&mut self) {
+        if let Some(ends) = self.ends.take() {
+            self.lives.revoke(self.account, self.why, ends);
+        }
     }
 }
 

@@ -254,6 +254,45 @@ async fn client_keys_log_in_as_their_account_alone() {
     assert_eq!(external("bob@example.org").await.unwrap_err(), Failure::BadCredentials);
 }
 
+/// Polls `change` until it has committed, as `is_done` sees it, and no more: whoever asked is gone.
+async fn go_away<T>(change: impl Future<Output = T>, mut is_done: impl AsyncFnMut() -> bool) {
+    let mut change = std::pin::pin!(change);
+    loop {
+        assert!(futures::poll!(change.as_mut()).is_pending(), "it was heard before it was seen");
+        if is_done().await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_ends_sessions_though_nobody_waits_for_it() {
+    let bench = bench().await;
+    let authority = &bench.authority;
+    let add = authority.key_add(ann(), [9; 32], "laptop".into(), "ann@example.org".into());
+    assert!(add.await.unwrap());
+    let by_key = ended(authority.start("EXTERNAL", peer(), EDGE, Some(b"")).await).unwrap();
+    let by_key = authority.admit(by_key).await.unwrap();
+    let proved = plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
+    let session = authority.admit(proved).await.unwrap();
+
+    let generation = async || {
+        let asked = authority.vault.run(|records| records.generations(ann()));
+        asked.await.unwrap().password
+    };
+    let before = generation().await;
+    let change = authority.set_password(ann(), Secret::new("another one".into()));
+    go_away(change, async || generation().await != before).await;
+    assert!(session.live.check().is_err());
+    assert!(by_key.live.check().is_ok());
+
+    let is_gone =
+        async || authority.vault.run(|records| records.key(&[9; 32])).await.unwrap().is_none();
+    go_away(authority.key_remove([9; 32]), is_gone).await;
+    assert!(by_key.live.check().is_err());
+}
+
 #[tokio::test]
 async fn what_a_session_rests_on_ends_it() {
     let bench = bench().await;
