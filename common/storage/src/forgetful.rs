@@ -253,12 +253,36 @@ pub struct Forgetful {
     log: Arc<Life>,
 }
 
-/// Empties the log with the last clone: the VFS keeps it for ever.
-struct Life(Arc<Mutex<Log>>);
+/// A VFS and its log, which SQLite keeps for ever. With the last clone the log is emptied, and the
+/// next disk has them: SQLite looks for a VFS in a list, which thousands of disks would make long.
+struct Life(Arc<str>, Arc<Mutex<Log>>);
+
+/// A VFS by its name, with its log.
+type Registered = (Arc<str>, Arc<Mutex<Log>>);
+
+/// Those that nobody has.
+static FREE: Mutex<Vec<Registered>> = Mutex::new(Vec::new());
+
+impl Life {
+    fn with(log: Log) -> io::Result<Self> {
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some((vfs, shared)) = free {
+            *lock(&shared) = log;
+            return Ok(Self(vfs, shared));
+        }
+        let log = Arc::new(Mutex::new(log));
+        let vfs = vfs::register(Arc::clone(&log))?;
+        Ok(Self(vfs.into(), log))
+    }
+}
 
 impl Drop for Life {
     fn drop(&mut self) {
-        *lock(&self.0) = Log::default();
+        let open = std::mem::take(&mut *lock(&self.1)).open;
+        if open == 0 {
+            let free = (Arc::clone(&self.0), Arc::clone(&self.1));
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(free);
+        }
     }
 }
 
@@ -268,9 +292,8 @@ impl Forgetful {
     /// # Errors
     /// When `root` cannot be read, or SQLite refuses the VFS.
     pub fn over(root: &Path) -> io::Result<Self> {
-        let log = Arc::new(Mutex::new(Log::over(root)?));
-        let vfs = vfs::register(Arc::clone(&log))?;
-        Ok(Self { vfs: vfs.into(), log: Arc::new(Life(log)) })
+        let life = Life::with(Log::over(root)?)?;
+        Ok(Self { vfs: Arc::clone(&life.0), log: Arc::new(life) })
     }
 
     /// The power fails: below the root is then what [`Replay::image`] leaves for `seed`, and that
@@ -311,8 +334,11 @@ impl Forgetful {
             }
         }
         let (lies, syncs) = (std::mem::take(&mut log.lies), std::mem::take(&mut log.syncs));
+        let (written, open) = (log.written, log.open);
+        // What was full is so still.
+        let (full, read_only) = (log.full, log.read_only);
         let root = log.root.clone();
-        *log = Log { lies, syncs, written: log.written, open: log.open, ..Log::over(&root)? };
+        *log = Log { lies, syncs, written, open, full, read_only, ..Log::over(&root)? };
         Ok(())
     }
 
@@ -323,7 +349,7 @@ impl Forgetful {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        lock(&self.log.0)
+        lock(&self.log.1)
     }
 
     /// Writes something of the test's own between the events: what was acknowledged, and when.
@@ -427,12 +453,12 @@ impl Disk for Forgetful {
         let mut log = self.log();
         log.may_write().map_err(Refused::error)?;
         let real = RealDisk.create(path)?;
-        Ok(ForgetfulFile::boxed(real, path, &mut log, &self.log.0))
+        Ok(ForgetfulFile::boxed(real, path, &mut log, &self.log.1))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let real = RealDisk.open(path, access)?;
-        Ok(ForgetfulFile::boxed(real, path, &mut self.log(), &self.log.0))
+        Ok(ForgetfulFile::boxed(real, path, &mut self.log(), &self.log.1))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

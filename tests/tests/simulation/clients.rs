@@ -2,8 +2,8 @@
 
 use super::{
     ledger::{Answer, Sent},
+    secrets::Used,
     talk::{Lines, Reply},
-    template,
     world::World,
 };
 use base64::Engine as _;
@@ -131,7 +131,7 @@ async fn offer<'a>(
 
 /// A user who sends some messages, one after the other, each once.
 pub(super) async fn user(world: Rc<World>, name: &'static str, messages: Vec<Sent>) {
-    let mut lines: Option<Lines> = None;
+    let mut lines: Option<(Lines, Used)> = None;
     for mut sent in messages {
         sleep(world.up_to(PAUSE)).await;
         if lines.is_none() {
@@ -139,7 +139,7 @@ pub(super) async fn user(world: Rc<World>, name: &'static str, messages: Vec<Sen
         }
         sent.answer = match &mut lines {
             None => Answer::Refused,
-            Some(open) => match submit(&world, open, name, &sent).await {
+            Some((open, used)) => match submit(&world, open, name, used, &sent).await {
                 Ok(answer) => answer,
                 Err((error, answer)) => {
                     world.note(&format!("{}: {error}", sent.token));
@@ -155,13 +155,14 @@ pub(super) async fn user(world: Rc<World>, name: &'static str, messages: Vec<Sen
     }
 }
 
-async fn log_in(world: &Rc<World>, name: &str) -> Option<Lines> {
+async fn log_in(world: &Rc<World>, name: &str) -> Option<(Lines, Used)> {
     for _ in 0..TRIES {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 250)), 40_000);
         if let Some(stream) = world.visit(Role::SmtpdSubmission, address) {
             let mut lines = Lines::new(stream);
-            match greet(world, &mut lines, name).await {
-                Ok(true) => return Some(lines),
+            let used = world.password(name);
+            match greet(world, &mut lines, name, &used).await {
+                Ok(true) => return Some((lines, used)),
                 Ok(false) => {}
                 Err(error) => world.note(&format!("{name}: {error}")),
             }
@@ -172,7 +173,7 @@ async fn log_in(world: &Rc<World>, name: &str) -> Option<Lines> {
     None
 }
 
-async fn greet(world: &World, lines: &mut Lines, name: &str) -> io::Result<bool> {
+async fn greet(world: &World, lines: &mut Lines, name: &str, used: &Used) -> io::Result<bool> {
     if heard(world, name, "greeting", &lines.reply().await?) != 220 {
         return Ok(false);
     }
@@ -182,9 +183,13 @@ async fn greet(world: &World, lines: &mut Lines, name: &str) -> io::Result<bool>
     if !hello.lines.iter().any(|line| line.contains("AUTH") && line.contains("PLAIN")) {
         return Ok(false);
     }
-    let plain = format!("\0{name}\0{}", template::PASSWORD);
+    let plain = format!("\0{name}\0{}", used.password);
     let plain = base64::prelude::BASE64_STANDARD.encode(plain);
     let auth = lines.ask(&format!("AUTH PLAIN {plain}")).await?;
+    if auth.code == 535 && world.password_may_fail(name, used) {
+        world.note(&format!("{name} hears {}", auth.last));
+        return Ok(false);
+    }
     Ok(heard(world, name, "AUTH", &auth) == 235)
 }
 
@@ -193,6 +198,7 @@ async fn submit(
     world: &World,
     lines: &mut Lines,
     name: &str,
+    used: &Used,
     sent: &Sent,
 ) -> Result<Answer, (io::Error, Answer)> {
     let token = &sent.token;
@@ -227,7 +233,10 @@ async fn submit(
         return Ok(Answer::Refused);
     }
     Ok(match heard(world, token, "message", &end) {
-        250 => Answer::Taken,
+        250 => {
+            world.served(name, used);
+            Answer::Taken
+        }
         _ => Answer::Unknown,
     })
 }

@@ -9,8 +9,9 @@
 //!
 //! At each message of each edge the seed decides whether it arrives, is held up, ends its
 //! connection, or a process. An answer right behind a commit is lost more often, and a process may
-//! die when it has committed and before it says so: then its clients repeat what was done. Then it becomes calm, and what was promised must have been kept:
-//! `ledger.rs`. The same seed gives the same run, octet by octet of its trace.
+//! die when it has committed and before it says so: then its clients repeat what was done. Disks are
+//! full for a while, and passwords are changed. Then it becomes calm, and what was promised must
+//! have been kept: `ledger.rs`. The same seed gives the same run, octet by octet of its trace.
 //!
 //! `MOX_SIM_SEED=n` runs one seed (`MOX_SIM_TRACE=1` tells all of it); `MOX_NIGHTLY=1` runs 10,000.
 
@@ -18,12 +19,14 @@
 
 mod chance;
 mod clients;
+mod disks;
 mod ledger;
 mod randomness;
 mod reader;
 mod remote;
 mod roles;
 mod run;
+mod secrets;
 mod talk;
 mod template;
 mod trace;
@@ -113,5 +116,6 @@ fn a_seed_gives_the_same_run_again() {
 fn one_seed() {
     let Ok(seed) = std::env::var("MOX_SIM_SEED") else { return };
     let outcome = run(seed.parse().unwrap());
+    eprintln!("{} events, {} deaths, hash {:016x}", outcome.events, outcome.deaths, outcome.hash);
     assert!(outcome.wrongs.is_empty(), "{}", told(&outcome));
 }

@@ -1,6 +1,6 @@
 //! Users that read their mail by IMAP: what they were shown once must stay true.
 
-use super::{talk::Lines, template, world::World};
+use super::{secrets::Used, talk::Lines, world::World};
 use ipc::Role;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,8 @@ use tokio::time::{sleep, timeout};
 
 /// The pause between two things a user does, at most.
 const PAUSE: Duration = Duration::from_secs(120);
+/// How often is tried what must come to something when all is calm.
+const TRIES: u32 = 20;
 /// What a user waits for news, at most.
 const IDLE: Duration = Duration::from_secs(400);
 
@@ -28,9 +30,11 @@ pub(super) struct Seen {
 }
 
 /// A connection that is logged in.
-struct Session {
+pub(super) struct Session {
     lines: Lines,
     number: u32,
+    /// What it rests on.
+    used: Used,
 }
 
 /// What a command came to.
@@ -38,6 +42,8 @@ enum Came {
     Ok(Vec<String>),
     /// For now.
     No,
+    /// The password is wrong, says the server.
+    WrongPassword,
 }
 
 /// Reads, flags and files mail for `turns` turns.
@@ -64,7 +70,7 @@ pub(super) async fn read(world: Rc<World>, name: &'static str, turns: u64) -> Se
 
 /// A last look when all is calm: everything that was shown is still so.
 pub(super) async fn look_again(world: &Rc<World>, name: &'static str, seen: &mut Seen) {
-    for _ in 0..20 {
+    for _ in 0..TRIES {
         if let Some(mut session) = log_in(world, name).await {
             match session.look(world, name, seen).await {
                 Ok(true) => return,
@@ -78,26 +84,74 @@ pub(super) async fn look_again(world: &Rc<World>, name: &'static str, seen: &mut
 }
 
 async fn log_in(world: &Rc<World>, name: &str) -> Option<Session> {
+    let used = world.password(name);
+    match enter(world, name, used).await? {
+        (session, Came::Ok(_)) => Some(session),
+        (session, Came::WrongPassword) if !world.password_may_fail(name, &session.used) => {
+            world.wrong(format!("{name} was told that the password is wrong"));
+            None
+        }
+        (_, Came::WrongPassword | Came::No) => None,
+    }
+}
+
+/// A connection, and what came of the log-in.
+async fn enter(world: &Rc<World>, name: &str, used: Used) -> Option<(Session, Came)> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 251)), 40_000);
     let stream = world.visit(Role::ImapdFront, address)?;
-    let mut session = Session { lines: Lines::new(stream), number: 0 };
+    let command = format!("LOGIN {name} \"{}\"", used.password);
+    let mut session = Session { lines: Lines::new(stream), number: 0, used };
     let entered = async {
         let greeting = session.lines.line().await?.unwrap_or_default();
         world.note(&format!("{name} reads: {greeting}"));
         if !greeting.starts_with("* OK") {
-            return Ok::<_, io::Error>(false);
+            return Ok::<_, io::Error>(Came::No);
         }
-        let command = format!("LOGIN {name} \"{}\"", template::PASSWORD);
-        Ok(matches!(session.ask(world, name, &command).await?, Came::Ok(_)))
+        session.ask(world, name, &command).await
     };
     match entered.await {
-        Ok(true) => Some(session),
-        Ok(false) => None,
+        Ok(came) => Some((session, came)),
         Err(error) => {
             world.note(&format!("{name} logs in: {error}"));
             None
         }
     }
+}
+
+/// Whether a password opens the account, asked until there is an answer.
+pub(super) async fn opens(world: &Rc<World>, name: &str, used: &Used) -> Option<bool> {
+    for _ in 0..TRIES {
+        match enter(world, name, used.clone()).await {
+            Some((_, Came::Ok(_))) => return Some(true),
+            Some((_, Came::WrongPassword)) => return Some(false),
+            Some((_, Came::No)) | None => sleep(Duration::from_secs(30)).await,
+        }
+    }
+    None
+}
+
+/// A session that has selected the Inbox, and waits for news or does nothing.
+pub(super) async fn watch(world: &Rc<World>, name: &str, is_idle: bool) -> Option<Session> {
+    for _ in 0..TRIES {
+        if let Some(mut session) = log_in(world, name).await {
+            let begun = async {
+                let selected = session.ask(world, name, "SELECT INBOX").await?;
+                if is_idle {
+                    let tag = session.tag();
+                    session.lines.say(&format!("{tag} IDLE")).await?;
+                    session.lines.line().await?;
+                }
+                Ok::<_, io::Error>(matches!(selected, Came::Ok(_)))
+            };
+            match begun.await {
+                Ok(true) => return Some(session),
+                Ok(false) => {}
+                Err(error) => world.note(&format!("{name} watches: {error}")),
+            }
+        }
+        sleep(Duration::from_secs(30)).await;
+    }
+    None
 }
 
 impl Session {
@@ -122,13 +176,24 @@ impl Session {
                 continue;
             };
             if rest.starts_with("OK") {
+                world.served(name, &self.used);
                 return Ok(Came::Ok(untagged));
             }
-            // RFC 5530 §3: for now. Whatever is wrong with us, the password is right.
+            if rest.starts_with("NO [AUTHENTICATIONFAILED]") {
+                return Ok(Came::WrongPassword);
+            }
+            // RFC 5530 §3: for now.
             if !rest.starts_with("NO [UNAVAILABLE]") && !rest.starts_with("NO [INUSE]") {
                 world.wrong(format!("{name} was told {rest}"));
             }
             return Ok(Came::No);
+        }
+    }
+
+    /// Waits until the server has ended it.
+    pub(super) async fn ended(mut self, world: &World, name: &str) {
+        while let Ok(Some(line)) = self.lines.line().await {
+            world.note(&format!("{name} reads: {line}"));
         }
     }
 

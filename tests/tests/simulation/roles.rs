@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
+use tokio::net::UnixListener;
 use types::SessionId;
 
 const RESOLVER: Who = Who::the(Role::Resolver);
@@ -107,6 +108,9 @@ pub(super) fn main(world: &Rc<World>, who: Who, birth: Birth) -> Main {
 fn accountd(world: &Rc<World>, birth: Birth) -> Main {
     let fatal = "accountd: nobody knows what is on the disk";
     let clock = Arc::clone(&world.clock);
+    // What is left of its last life.
+    let _ = std::fs::remove_file(world.control());
+    let control = UnixListener::bind(world.control()).expect("a folder of our own takes a socket");
     let grants = accountd::Grants {
         slice: slice(json!({
             "hostname": HOST,
@@ -122,7 +126,7 @@ fn accountd(world: &Rc<World>, birth: Birth) -> Main {
         resolver: world.dialer(ACCOUNTD, RESOLVER),
         keyholder: world.dialer(ACCOUNTD, KEYHOLDER),
         clients: birth.acceptors,
-        control: None,
+        control: Some((control, Rc::new(|_| true))),
         fatal: Arc::new(move |what| panic!("{fatal}: {what}")),
         announce: Rc::new(|| {}),
         workers: Workers::InPlace,

@@ -2,9 +2,9 @@
 
 use super::{
     chance::{Chance, seed_the_system},
-    clients,
+    clients, disks,
     ledger::{self, Answer, Sent},
-    reader, remote, template,
+    reader, remote, secrets, template,
     world::{Faults, World},
 };
 use std::{cell::RefCell, path::Path, rc::Rc, sync::Once, thread, time::Duration};
@@ -17,8 +17,8 @@ use tokio::{
 const ROUGH: Duration = Duration::from_secs(40 * 60);
 /// Then all must have been said within this,
 const LAST_WORD: Duration = Duration::from_secs(24 * 3_600);
-/// and after this nothing may be on its way: longer than the queue's last wait.
-const CALM: Duration = Duration::from_secs(3 * 3_600);
+/// and after this nothing may be on its way: longer than the queue's last wait, which is an hour.
+const CALM: Duration = Duration::from_secs(100 * 60);
 /// Calls of Cap'n Proto nest deeply in a build without optimisation.
 pub(super) const STACK: usize = 32 << 20;
 
@@ -95,7 +95,14 @@ async fn simulate(folder: &Path, seed: u64) -> Outcome {
             world.set_faults(Faults::default());
         }
     });
+    let changes = if plan.below(3) == 0 { 1 + plan.below(2) } else { 0 };
     let mut busy = JoinSet::new();
+    if changes > 0 {
+        busy.spawn_local(secrets::change_some(Rc::clone(&world), changes, ROUGH / 2));
+    }
+    if plan.below(3) == 0 {
+        busy.spawn_local(disks::fill_some(Rc::clone(&world), 1 + plan.below(4)));
+    }
     for n in 0..=plan.below(5) {
         let to = match plan.below(3) {
             0 => vec![template::ACCOUNTS[0]],
@@ -129,6 +136,9 @@ async fn simulate(folder: &Path, seed: u64) -> Outcome {
     sleep(CALM).await;
     for (name, mut seen) in seen.unwrap_or_default() {
         reader::look_again(&world, name, &mut seen).await;
+    }
+    if changes > 0 {
+        secrets::change_in_calm(&world, template::ACCOUNTS[0]).await;
     }
     world.end().await;
     if let Err(error) = ledger::settle(&world).await {

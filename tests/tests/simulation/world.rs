@@ -5,6 +5,7 @@ use super::{
     ledger::Ledger,
     remote::Remote,
     roles,
+    secrets::Secrets,
     trace::Trace,
     wires::{Fate, Wire},
 };
@@ -136,6 +137,9 @@ pub(super) struct World {
     pub(super) clock: Arc<SimClock>,
     pub(super) remote: Remote,
     pub(super) ledger: RefCell<Ledger>,
+    pub(super) secrets: RefCell<Secrets>,
+    /// Those whose disk has no room now.
+    pub(super) full: RefCell<BTreeSet<Role>>,
     /// Connections to the remote server that nobody has taken yet.
     pub(super) outside: RefCell<VecDeque<DuplexStream>>,
     pub(super) arrival: Notify,
@@ -168,6 +172,8 @@ impl World {
             clock: Arc::new(SimClock(Instant::now())),
             remote: Remote::default(),
             ledger: RefCell::default(),
+            secrets: RefCell::default(),
+            full: RefCell::default(),
             outside: RefCell::default(),
             arrival: Notify::new(),
             chance: RefCell::new(Chance::new(seed)),
@@ -376,6 +382,11 @@ impl World {
         }
         let killed = match how {
             Ok(Ok(())) => false,
+            // It comes again, and by then there may be room.
+            Ok(Err(error)) if self.full.borrow().contains(&who.role) => {
+                self.note(&format!("{who} has no room: {error:#}"));
+                false
+            }
             Ok(Err(error)) => {
                 self.wrong(format!("{who} failed: {error:#}"));
                 false
