@@ -9,7 +9,7 @@ use crate::{
 };
 use rustix::io::Errno;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -55,9 +55,6 @@ pub struct Sent {
     pub longest: Duration,
     /// Connections that were refused.
     pub refused: usize,
-    /// Messages that were sent again because the answer was lost, and that nobody recognises: what
-    /// is submitted twice are two messages.
-    pub unsure: BTreeSet<usize>,
 }
 
 /// A sender that keeps its connection while it lasts, on addresses of its own: how much one network
@@ -105,15 +102,11 @@ impl Sender {
             match self.try_once(message.as_bytes()) {
                 Ok(reply) if reply.code == 250 => break,
                 // A fault of ours is never a 5xx. An accountd that dies between its commit and its
-                // answer leaves 451 to say.
-                Ok(reply) => {
-                    assert!(reply.code < 500, "{reply:?}");
-                    self.may_be_taken();
-                }
+                // answer leaves 451 to say: the repeat is recognised.
+                Ok(reply) => assert!(reply.code < 500, "{reply:?}"),
                 Err(error) => {
                     let refused = Some(Errno::CONNREFUSED) == Errno::from_io_error(&error);
                     self.sent.refused += usize::from(refused);
-                    self.may_be_taken();
                 }
             }
             self.connection = None;
@@ -121,13 +114,6 @@ impl Sender {
             thread::sleep(Duration::from_millis(20));
         }
         self.sent.longest = self.sent.longest.max(start.elapsed());
-    }
-
-    /// A submission is not told from its repeat.
-    fn may_be_taken(&mut self) {
-        if self.way == Way::Submission && self.connection.is_some() {
-            self.sent.unsure.insert(self.sent.count);
-        }
     }
 
     fn reverse_path(&self) -> &'static str {
@@ -169,13 +155,7 @@ impl Load {
             let (way, stop) = (*way, Arc::clone(&stop));
             let address = tree.address(if way == Way::Mx { 25 } else { 587 });
             let prefix = format!("{way:?}{number}").to_lowercase();
-            let sent = Sent {
-                prefix,
-                count: 0,
-                longest: Duration::ZERO,
-                refused: 0,
-                unsure: BTreeSet::new(),
-            };
+            let sent = Sent { prefix, count: 0, longest: Duration::ZERO, refused: 0 };
             let sender = Sender { number, way, address, connection: None, sent };
             thread::spawn(move || sender.run(at_least, &stop))
         };
@@ -234,8 +214,7 @@ pub fn each_is_there_once(tree: &Tree, sent: &[Sent]) {
     for sent in sent {
         for n in 0..sent.count {
             let id = format!("{}-{n}", sent.prefix);
-            let (times, unsure) = (counts.get(&id).copied(), sent.unsure.contains(&n));
-            assert!(times == Some(1) || (unsure && times > Some(1)), "{id}: {times:?}");
+            assert_eq!(counts.get(&id), Some(&1), "{id}");
         }
     }
     assert_eq!(counts.len(), total(sent));

@@ -39,6 +39,7 @@ use types::SystemClock;
 mod development;
 mod gone;
 mod names;
+mod repeats;
 
 const PASSWORD: &str = "correct horse";
 const DOMAINS: &str = r#"

@@ -9,3 +9,4 @@ pub(crate) mod refusal;
 pub(crate) mod special;
 pub(crate) mod spool;
 pub(crate) mod submit;
+pub(crate) mod turns;

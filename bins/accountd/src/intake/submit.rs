@@ -12,7 +12,14 @@ use crate::{
     service::Service,
     store::{self, NewMessage, SendLimits, Submission},
 };
+use aws_lc_rs::digest;
+use std::time::Duration;
 use types::{Address, ReversePath, SessionId, UnixNanos};
+
+/// How long a client's repeat is recognised: mail programs come again at once or when somebody
+/// presses the button again, servers that submit for others wait an hour at most between their first
+/// attempts.
+const REPEAT: Duration = Duration::from_secs(2 * 3_600);
 
 /// What a submission is besides its content.
 pub(crate) struct Draft {
@@ -23,6 +30,28 @@ pub(crate) struct Draft {
     pub(crate) require_tls: bool,
     /// RFC 4865; None is now.
     pub(crate) hold_until: Option<UnixNanos>,
+}
+
+impl Draft {
+    /// What a repeat has in common with the first: the envelope and the octets that came.
+    fn digest(&self, content: &[u8; 32]) -> [u8; 32] {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut field = |octets: &[u8]| {
+            hash.update(&(octets.len() as u64).to_be_bytes());
+            hash.update(octets);
+        };
+        field(self.from.to_inner().as_bytes());
+        for recipient in &self.recipients {
+            field(recipient.to_string().as_bytes());
+        }
+        field(content);
+        // A time that was given as "so many seconds from now" is another one at the repeat.
+        let is_held = self.hold_until.is_some();
+        field(&[self.smtputf8, self.eight_bit, self.require_tls, is_held].map(u8::from));
+        let mut out = [0; 32];
+        out.copy_from_slice(hash.finish().as_ref());
+        out
+    }
 }
 
 impl Service {
@@ -45,7 +74,7 @@ impl Service {
         Ok(())
     }
 
-    /// Takes a whole message: its submission id.
+    /// Takes a whole message: its submission id. Of a repeat, that of the first.
     pub(crate) async fn submit(
         &self,
         session: &Session,
@@ -110,8 +139,12 @@ impl Service {
         let mut copy = NewMessage::new(store::Target::Role(store::Role::Sent), content, now);
         copy.prefix = message.prefix().to_vec();
         let id = outbox::submission_id(account).map_err(|_| Refusal::ours())?;
+        // Without a Message-ID of its own, two equal messages may be two messages.
+        let is_named = facts.message_id.is_some();
+        let said = is_named.then(|| (draft.digest(&message.hash()), now.plus(REPEAT)));
         let submission = Submission {
             id,
+            said,
             message: copy,
             keep_copy: false,
             envelope: envelope.encode(),
@@ -120,7 +153,18 @@ impl Service {
             limits,
         };
         // 250 is said after this commit, never before.
-        self.account(account).submit(submission).await?;
+        let submitted = self.account(account).submit(submission).await?;
+        let id = submitted.id;
+        if submitted.repeat {
+            tracing::info!(
+                session = %connection,
+                account = entry.name,
+                submission = %id,
+                msg,
+                "submitted before: not taken again"
+            );
+            return Ok(id.to_string());
+        }
         self.outboxes.committed(account);
         tracing::info!(
             session = %connection,

@@ -21,7 +21,7 @@ use storage::{
     Error,
     rusqlite::{OptionalExtension as _, params},
 };
-use types::{ObjectId, UnixNanos};
+use types::{DeliveryId, ObjectId, UnixNanos};
 
 /// Most messages in one commit.
 pub(crate) const MAX_GROUP: usize = 100;
@@ -102,6 +102,15 @@ impl Index {
         })?;
         self.staged_bytes += staged;
         Ok(outcomes)
+    }
+
+    /// Forgets that a delivery was made: what comes next with this id is new.
+    pub(crate) fn forget_delivery(&mut self, id: DeliveryId) -> Result<(), StoreError> {
+        self.transact(|tx| {
+            tx.c.prepare_cached("DELETE FROM delivered WHERE delivery_id = ?1")?
+                .execute([id.as_bytes()])?;
+            Ok(())
+        })
     }
 
     /// APPEND: all or none.
@@ -192,11 +201,12 @@ impl Index {
         if message.size() > MAX_MESSAGE {
             return Ok(Some(Err(StoreError::TooLarge)));
         }
-        if let Some((id, _)) = &message.delivery {
+        if let Some(once) = &message.delivery {
             let seen = self.database.read(|c| {
                 let mut query =
                     c.prepare_cached("SELECT 1 FROM delivered WHERE delivery_id = ?1")?;
-                let row: Option<i64> = query.query_row([id.as_bytes()], |r| r.get(0)).optional()?;
+                let row: Option<i64> =
+                    query.query_row([once.id.as_bytes()], |r| r.get(0)).optional()?;
                 Ok::<_, StoreError>(row.is_some())
             })?;
             if seen {
@@ -335,11 +345,13 @@ impl Tx<'_> {
             Err(error) if error.is_temporary() => return Err(error),
             Err(refused) => return Ok(Err(refused)),
         }
-        if let Some((id, expires)) = &message.delivery {
+        if let Some(once) = &message.delivery
+            && let Some(expires) = once.remember_until
+        {
             // A repeat within the group is found here.
             let mut insert =
                 self.c.prepare_cached("INSERT OR IGNORE INTO delivered VALUES (?1, ?2)")?;
-            if insert.execute(params![id.as_bytes(), expires.0])? == 0 {
+            if insert.execute(params![once.id.as_bytes(), expires.0])? == 0 {
                 return Ok(Ok(Delivered::Repeat));
             }
         }

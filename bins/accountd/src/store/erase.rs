@@ -282,8 +282,11 @@ impl Index {
                  AND NOT EXISTS (SELECT 1 FROM mailbox c WHERE c.parent_id = mailbox.id)",
                 [keep],
             )?;
-            for table in ["delivered", "submitted"] {
-                let key = if table == "delivered" { "delivery_id" } else { "submission_id" };
+            for (table, key) in [
+                ("delivered", "delivery_id"),
+                ("submitted", "submission_id"),
+                ("submission_repeat", "digest"),
+            ] {
                 tx.c.execute(
                     &format!(
                         "DELETE FROM {table} WHERE {key} IN

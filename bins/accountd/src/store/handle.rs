@@ -24,7 +24,7 @@ use super::{
     worker::{Pool, View},
 };
 use std::sync::Arc;
-use types::{AccountId, SubmissionId, UnixNanos};
+use types::{AccountId, DeliveryId, SubmissionId, UnixNanos};
 
 /// One account. Cloning is cheap; holding one opens nothing.
 #[derive(Clone)]
@@ -105,6 +105,14 @@ impl Account {
     /// temporary one.
     pub async fn deliver(&self, message: NewMessage) -> Result<Delivered, StoreError> {
         self.pool.deliver(&self.shared, message).await
+    }
+
+    /// Forgets that a delivery was made: what comes next with this id is new.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn forget_delivery(&self, id: DeliveryId) -> Result<(), StoreError> {
+        self.write(move |index| index.forget_delivery(id)).await
     }
 
     /// APPEND: all of them or none (RFC 3502), in one mailbox, with UIDs in order.

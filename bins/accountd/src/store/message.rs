@@ -159,6 +159,15 @@ pub struct Origin {
     pub is_list: bool,
 }
 
+/// What makes a delivery one of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Once {
+    /// A delivery with an id that is remembered is a repeat.
+    pub id: DeliveryId,
+    /// Until when this one is remembered; None: it is not.
+    pub remember_until: Option<UnixNanos>,
+}
+
 /// A message for one account.
 pub struct NewMessage {
     /// Where to.
@@ -175,8 +184,8 @@ pub struct NewMessage {
     pub keywords: Vec<Keyword>,
     /// INTERNALDATE.
     pub received: UnixNanos,
-    /// A repeat of it is recognised until the time given.
-    pub delivery: Option<(DeliveryId, UnixNanos)>,
+    /// It is not stored if this was delivered before.
+    pub delivery: Option<Once>,
     /// Looked up by later judgement; at most 40.
     pub reputation: Vec<ReputationKey>,
     /// How it came.

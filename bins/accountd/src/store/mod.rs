@@ -43,7 +43,7 @@ pub use handle::Account;
 pub use index::{Alarm, Ports, Random, Tuning};
 pub use message::{
     Content, Facts, MAX_MESSAGE, MAX_RECIPIENTS, MAX_REFERENCES, MAX_REPUTATION_KEYS, NewMessage,
-    Origin, Recipient, ReputationKey, ReputationKind, Target,
+    Once, Origin, Recipient, ReputationKey, ReputationKind, Target,
 };
 pub use reputation::{JunkCounts, KINDS as REPUTATION_KINDS, MAX_WORDS, words as junk_words};
 pub use rows::{

@@ -1,7 +1,8 @@
 //! The outbox: what an account gives to the queue, in the transaction that is acknowledged.
 //!
 //! Content, outbox row, limits and the copy for Sent are one commit. queue-runner takes rows by
-//! submission id and says when it has them durably; an id that comes again changes nothing.
+//! submission id and says when it has them durably; an id that comes again changes nothing, and
+//! neither does what a client says again because it did not hear the answer.
 
 use super::{
     StoreError,
@@ -27,9 +28,11 @@ impl Index {
         if submission.recipients.len() > MAX_RECIPIENTS {
             return Err(StoreError::TooMany("recipients"));
         }
-        let known = self.database.read(|c| is_known(c, submission.id))?;
-        if known {
-            return Ok(Submitted { copy: None, repeat: true });
+        // The account has one writer: what is not known here is not known in the transaction.
+        let now = self.ports.clock.now();
+        let first = self.database.read(|c| first_of(c, &submission, now))?;
+        if let Some(id) = first {
+            return Ok(Submitted { id, copy: None, repeat: true });
         }
         let messages = [submission.message];
         let packed = self.pack_all(&messages)?;
@@ -52,6 +55,17 @@ impl Index {
                         tx.now.0
                     ],
                 )?;
+                // With the row: what is not in the outbox is not remembered as if it were.
+                if let Some((digest, expires)) = submission.said {
+                    tx.c.prepare_cached(
+                        "INSERT OR REPLACE INTO submission_repeat VALUES (?1, ?2, ?3)",
+                    )?
+                    .execute(params![
+                        digest,
+                        submission.id.as_bytes(),
+                        expires.0
+                    ])?;
+                }
                 if keep {
                     let mailbox = tx.resolve(&message.target)?;
                     copy = Some(tx.add_row(message, mailbox, content, oid)?);
@@ -63,7 +77,7 @@ impl Index {
             Ok(copy)
         })?;
         self.staged_bytes += staged;
-        Ok(Submitted { copy, repeat: false })
+        Ok(Submitted { id: submission.id, copy, repeat: false })
     }
 
     pub(crate) fn outbox_done(&mut self, ids: &[SubmissionId]) -> Result<usize, StoreError> {
@@ -152,15 +166,30 @@ impl Tx<'_> {
     }
 }
 
-fn is_known(c: &Connection, id: SubmissionId) -> Result<bool, StoreError> {
+/// The submission that this one repeats.
+fn first_of(
+    c: &Connection,
+    submission: &Submission,
+    now: UnixNanos,
+) -> Result<Option<SubmissionId>, StoreError> {
     let found: Option<i64> = c
         .prepare_cached(
             "SELECT 1 FROM outbox WHERE submission_id = ?1
              UNION ALL SELECT 1 FROM submitted WHERE submission_id = ?1 LIMIT 1",
         )?
-        .query_row([id.as_bytes()], |r| r.get(0))
+        .query_row([submission.id.as_bytes()], |r| r.get(0))
         .optional()?;
-    Ok(found.is_some())
+    if found.is_some() {
+        return Ok(Some(submission.id));
+    }
+    let Some((digest, _)) = submission.said else { return Ok(None) };
+    let first: Option<[u8; SubmissionId::OCTETS]> = c
+        .prepare_cached(
+            "SELECT submission_id FROM submission_repeat WHERE digest = ?1 AND expires > ?2",
+        )?
+        .query_row(params![digest, now.0], |r| r.get(0))
+        .optional()?;
+    Ok(first.map(SubmissionId::from_bytes))
 }
 
 pub(crate) fn list(

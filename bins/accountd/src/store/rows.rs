@@ -364,6 +364,8 @@ pub type AnnotationEntry = (String, Option<(Vec<u8>, bool)>);
 pub struct Submission {
     /// Chosen by the caller: a repeat of it changes nothing.
     pub id: SubmissionId,
+    /// A digest of what was said, where a repeat by the client is recognised, and until when.
+    pub said: Option<([u8; 32], UnixNanos)>,
     /// The message; its `target` is where the copy for Sent goes when `keep_copy` is set.
     pub message: super::NewMessage,
     /// Keep a copy in the account (webmail).
@@ -396,6 +398,8 @@ impl Default for SendLimits {
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submitted {
+    /// Its id; of a repeat that of the first.
+    pub id: SubmissionId,
     /// The copy in the account, if one was kept (and this is no repeat).
     pub copy: Option<Stored>,
     /// It was submitted before.

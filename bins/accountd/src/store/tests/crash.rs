@@ -13,9 +13,12 @@ use crate::store::{
     FlagChange, Flags, Keyword, MailboxId, NewMessage, Recipient, SendLimits, StoreError,
     Submission, Target, Uid, UidSet, index::Index, outbox, read, verify,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use storage::{Kind, Lie};
 use types::{Clock as _, SubmissionId};
+
+/// How long repeats of a submission are recognised: longer than the test plays.
+const SAID: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Length and checksum of a content: what is compared of it.
 type Print = (usize, u32);
@@ -43,6 +46,8 @@ struct Folder {
 struct State {
     folders: BTreeMap<MailboxId, Folder>,
     outbox: Vec<(SubmissionId, Print)>,
+    /// By what repeats of submissions are recognised.
+    said: Vec<([u8; 32], SubmissionId)>,
 }
 
 /// The state of an account, read through the store.
@@ -69,6 +74,12 @@ fn state(index: &mut Index) -> Result<State, StoreError> {
         let bytes = reading(index, |v| v.files.read(v.connection, entry.content.id, 0, u32::MAX))?;
         all.outbox.push((entry.id, print(&bytes)));
     }
+    all.said = reading(index, |v| {
+        let said = "SELECT digest, submission_id FROM submission_repeat ORDER BY digest";
+        let mut query = v.connection.prepare(said)?;
+        let rows = query.query_map([], |r| Ok((r.get(0)?, SubmissionId::from_bytes(r.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })?;
     Ok(all)
 }
 
@@ -91,6 +102,9 @@ fn differences(found: &State, wanted: &State) -> Vec<String> {
     }
     if found.outbox != wanted.outbox {
         all.push(format!("outbox {:?} / {:?}", found.outbox, wanted.outbox));
+    }
+    if found.said != wanted.said {
+        all.push(format!("said {:?} / {:?}", found.said, wanted.said));
     }
     all.truncate(5);
     all
@@ -297,6 +311,7 @@ impl Play<'_> {
         self.serial += 1;
         let submission = Submission {
             id: SubmissionId::from_bytes([self.serial; 16]),
+            said: Some(([self.serial; 32], now(self.world).plus(SAID))),
             message,
             keep_copy: true,
             envelope: vec![1],
@@ -311,6 +326,7 @@ impl Play<'_> {
         let id_sent = submission.id;
         self.index().submit(submission).unwrap();
         self.model.outbox.push((id_sent, mail.content));
+        self.model.said.push(([self.serial; 32], id_sent));
         let folder = self.model.folders.get_mut(&id).unwrap();
         folder.mails.insert(folder.uidnext, mail);
         folder.uidnext += 1;

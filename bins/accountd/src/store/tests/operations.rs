@@ -5,8 +5,8 @@ use super::world::{
 };
 use crate::store::{
     ChangesFrom, Content, Delivered, FlagChange, Flags, JunkMark, Keyword, Limits, MailboxId,
-    MetaWanted, NewMessage, Origin, Recipient, ReputationKey, ReputationKind, Role, SendLimits,
-    StoreError, Stored, Submission, Target, TextKey, Tuning, UidSet,
+    MetaWanted, NewMessage, Once, Origin, Recipient, ReputationKey, ReputationKind, Role,
+    SendLimits, StoreError, Stored, Submission, Target, TextKey, Tuning, UidSet,
     index::Index,
     outbox, read, reputation, search, settings,
     shared::{Lease, Shared},
@@ -109,7 +109,9 @@ fn repeats_quota_and_bad_targets_are_told_apart_in_one_group() {
     let world = World::new(4);
     let mut index = world.create(small());
     let at = now(&world);
-    let delivery = Some((DeliveryId::from_bytes([1; 32]), at.plus(Duration::from_secs(9))));
+    let id = DeliveryId::from_bytes([1; 32]);
+    let until = at.plus(Duration::from_secs(9));
+    let delivery = Some(Once { id, remember_until: Some(until) });
     let with_id = || NewMessage { delivery, ..message(inbox(), b"x".to_vec(), at) };
     world.shared.set_limits(Limits { quota: Some(1000) });
     let outcomes = index.deliver(&[
@@ -133,6 +135,16 @@ fn repeats_quota_and_bad_targets_are_told_apart_in_one_group() {
     world.clock.advance(Duration::from_secs(10));
     index.purge().unwrap();
     assert!(matches!(index.deliver(&[with_id()])[0], Ok(Delivered::Stored(_))));
+    // Or before, if somebody says so. It may be looked for without being remembered.
+    let unremembered = || {
+        let delivery = Some(Once { id, remember_until: None });
+        NewMessage { delivery, ..message(inbox(), b"x".to_vec(), at) }
+    };
+    assert!(matches!(index.deliver(&[unremembered()])[0], Ok(Delivered::Repeat)));
+    index.forget_delivery(id).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(index.deliver(&[unremembered()])[0], Ok(Delivered::Stored(_))));
+    }
 }
 
 #[test]
@@ -440,6 +452,7 @@ fn submissions_are_once_and_limited() {
     let at = now(&world);
     let submission = |n: u8, to: &[&str], limits| Submission {
         id: SubmissionId::from_bytes([n; 16]),
+        said: None,
         message: NewMessage {
             target: Target::Role(Role::Sent),
             ..message(inbox(), vec![n; 64], at)
@@ -491,6 +504,46 @@ fn submissions_are_once_and_limited() {
     let rows =
         reading(&mut index, |v| Ok(v.connection.query_row(count, [], |r| r.get::<_, i64>(0))?));
     assert_eq!(rows.unwrap(), 1, "of what is older one row is enough");
+}
+
+#[test]
+fn what_a_client_says_again_is_submitted_once() {
+    let world = World::new(18);
+    let mut index = world.create(small());
+    let submission = |n: u8, digest: u8| Submission {
+        id: SubmissionId::from_bytes([n; 16]),
+        said: Some(([digest; 32], now(&world).plus(Duration::from_secs(60)))),
+        message: message(inbox(), vec![n; 64], now(&world)),
+        keep_copy: false,
+        envelope: vec![n],
+        recipients: Vec::new(),
+        release: None,
+        limits: SendLimits::default(),
+    };
+    let mut said = |index: &mut Index, n, digest| {
+        let submitted = index.submit(submission(n, digest)).unwrap();
+        (submitted.id.as_bytes()[0], submitted.repeat)
+    };
+    assert_eq!(said(&mut index, 1, 7), (1, false));
+    assert_eq!(said(&mut index, 2, 7), (1, true), "the first one's id");
+    assert_eq!(said(&mut index, 3, 8), (3, false));
+    // Also when the queue has it, and after a start.
+    index.outbox_done(&[SubmissionId::from_bytes([1; 16])]).unwrap();
+    drop(index);
+    let mut index = world.open(small()).unwrap();
+    assert_eq!(said(&mut index, 4, 7), (1, true));
+    // Its time is over, whether or not it was forgotten already.
+    world.clock.advance(Duration::from_secs(61));
+    assert_eq!(said(&mut index, 5, 7), (5, false));
+    assert_eq!(said(&mut index, 6, 7), (5, true));
+    world.clock.advance(Duration::from_secs(61));
+    index.purge().unwrap();
+    let rows = "SELECT count(*) FROM submission_repeat";
+    let rows =
+        reading(&mut index, |v| Ok(v.connection.query_row(rows, [], |r| r.get::<_, i64>(0))?));
+    assert_eq!(rows.unwrap(), 0);
+    let rows = reading(&mut index, |v| outbox::list(v.connection, None)).unwrap();
+    assert_eq!(rows.iter().map(|r| r.id.as_bytes()[0]).collect::<Vec<_>>(), [3, 5]);
 }
 
 #[test]

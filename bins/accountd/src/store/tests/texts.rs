@@ -101,7 +101,10 @@ fn texts_of_the_schema_before_are_read() {
     let file = world.root().join(ACCOUNT.to_string()).join("index.db");
     Connection::open(&file)
         .unwrap()
-        .execute_batch("ALTER TABLE content_text DROP COLUMN by_content; PRAGMA user_version=65537")
+        .execute_batch(
+            "ALTER TABLE content_text DROP COLUMN by_content; DROP TABLE submission_repeat;
+             PRAGMA user_version=65537",
+        )
         .unwrap();
     let mut index = world.open(small()).unwrap();
     deliver(&mut index, with_text(&world, &Seeded::new(84), "zebra", 5000));

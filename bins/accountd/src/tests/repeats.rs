@@ -1,0 +1,120 @@
+//! What comes again because its sender did not hear the answer, and what only looks like it.
+
+use super::{Bench, LoggedIn, PASSWORD, deliver, log_in, on_a_local_set, open, session, submit};
+use ipc::{
+    Role,
+    schema::{
+        accountd_capnp::{mx_door, queue_door, submission_door},
+        control_capnp::{account_admin, problem},
+        queue_capnp::outbox,
+    },
+};
+
+/// Submissions that wait for the queue.
+async fn waiting(bench: &Bench) -> u32 {
+    let queue: queue_door::Client = bench.door(Role::QueueRunner, 0).await;
+    let outbox: outbox::Client = queue.outbox_request().send().pipeline.get_outbox();
+    let mut request = outbox.take_request();
+    request.get().set_max(10);
+    let response = request.send().promise.await.unwrap();
+    response.get().unwrap().get_items().unwrap().len()
+}
+
+#[test]
+fn a_submission_that_comes_again_is_the_first_one() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::start(folder.path());
+        bench.set_password("bob", PASSWORD).await;
+        let door: submission_door::Client = bench.door(Role::SmtpdSubmission, 0).await;
+        let authenticator = door.authenticator_request().send().pipeline.get_authenticator();
+        let LoggedIn::Submitter(submitter, _) =
+            log_in(&authenticator, "bob@example.org", PASSWORD).await.unwrap()
+        else {
+            panic!("no submitter");
+        };
+        let bob = "bob@example.org";
+        let send = async |to: &[&str], message: &str| {
+            let message = format!("From: {bob}\r\n{message}");
+            submit(&submitter, bob, to, message.as_bytes()).await.unwrap()
+        };
+        let named = "Message-ID: <1@pc.example>\r\n\r\nhi\r\n";
+        let first = send(&["x@elsewhere.example"], named).await;
+        assert_eq!(send(&["x@elsewhere.example"], named).await, first);
+        assert_eq!(waiting(&bench).await, 1, "nothing was added");
+        // To somebody else, or with other words, it is another one.
+        assert_ne!(send(&["y@elsewhere.example"], named).await, first);
+        let other = "Message-ID: <1@pc.example>\r\n\r\nho\r\n";
+        assert_ne!(send(&["x@elsewhere.example"], other).await, first);
+        assert_eq!(waiting(&bench).await, 3);
+        // A script that says the same twice means it.
+        let alarm = "Subject: the disk is full\r\n\r\n";
+        let one = send(&["x@elsewhere.example"], alarm).await;
+        assert_ne!(send(&["x@elsewhere.example"], alarm).await, one);
+        assert_eq!(waiting(&bench).await, 5);
+        bench.stop().await;
+    });
+}
+
+async fn set_quota(admin: &account_admin::Client, bytes: u64) {
+    let read = admin.directory_read_request().send().promise.await.unwrap();
+    let read = read.get().unwrap();
+    let text = String::from_utf8(read.get_text().unwrap().to_vec()).unwrap();
+    let others = text.lines().filter(|line| !line.starts_with("quota"));
+    let text = others.collect::<Vec<_>>().join("\n");
+    let text = text.replace("[account.bob]", &format!("[account.bob]\nquota = \"{bytes}B\""));
+    let mut request = admin.directory_write_request();
+    request.get().set_text(text.as_bytes());
+    request.get().set_revision(read.get_revision());
+    let response = request.send().promise.await.unwrap();
+    let problem = response.get().unwrap().get_problem().unwrap();
+    assert_eq!(problem.get_kind().unwrap(), problem::Kind::None, "{:?}", problem.get_text());
+}
+
+#[test]
+fn mail_without_a_message_id_comes_again_only_to_who_lacks_it() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::start(folder.path());
+        for name in ["ann", "bob"] {
+            bench.set_password(name, PASSWORD).await;
+        }
+        let admin = bench.admin().await;
+        let mx: mx_door::Client = bench.door(Role::SmtpdMx, 0).await;
+        let both = ["ann@example.org", "bob@example.org"];
+        let alarm = b"Subject: the disk is full\r\n\r\n".as_slice();
+        let (ann, _, _) = session(&bench, both[0]).await;
+        let (bob, _, _) = session(&bench, both[1]).await;
+        let counts =
+            async || (open(&ann, "INBOX", false).await.1, open(&bob, "Work/In", false).await.1);
+        deliver(&mx, &["bob@example.org"], b"Message-ID: <1@x>\r\n\r\n").await.unwrap();
+        assert_eq!(counts().await, (0, 1));
+
+        // For bob there is no room for a second one; ann has it, whether the sender comes again for both or, as bob
+        // is refused before DATA, for ann alone.
+        set_quota(&admin, 200).await;
+        assert_eq!(deliver(&mx, &both, alarm).await, Err(452));
+        assert_eq!(counts().await, (1, 1));
+        assert_eq!(deliver(&mx, &both, alarm).await, Err(452));
+        assert_eq!(counts().await, (1, 1));
+        set_quota(&admin, 100_000).await;
+        deliver(&mx, &both, alarm).await.unwrap();
+        assert_eq!(counts().await, (1, 2));
+
+        // It was taken: the next alarm is another one.
+        deliver(&mx, &both, alarm).await.unwrap();
+        assert_eq!(counts().await, (2, 3));
+        deliver(&mx, &both[..1], alarm).await.unwrap();
+        deliver(&mx, &both[..1], alarm).await.unwrap();
+        assert_eq!(counts().await, (4, 3));
+
+        // As above, and the repeat is for ann alone.
+        set_quota(&admin, 450).await;
+        assert_eq!(deliver(&mx, &both, alarm).await, Err(452));
+        deliver(&mx, &both[..1], alarm).await.unwrap();
+        assert_eq!(counts().await, (5, 3));
+        deliver(&mx, &both[..1], alarm).await.unwrap();
+        assert_eq!(counts().await, (6, 3));
+        bench.stop().await;
+    });
+}
