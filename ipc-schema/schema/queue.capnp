@@ -42,7 +42,9 @@ struct Rcpt {
 interface Delivery {
   deliver @0 (queueId :Data, from :Text, to :Text, headerPrefix :Text) -> (sink :DeliverySink);
   # A local recipient, judged as origin local. Exactly once per (queueId, account).
-  isLocal @1 (addresses :List(Text)) -> (local :List(Bool));
+  isLocal @1 (addresses :List(Text), from :Text) -> (local :List(Bool), suspended :Bool);
+  # Asked before each attempt. suspended: the domain of this reverse-path is switched off, and what
+  # was taken from it before waits.
 }
 
 interface DeliverySink {
@@ -61,5 +63,6 @@ struct Delivered {
       enhanced @4 :Text;
       text @5 :Text;
     }
+    fault @6 :Void;          # of accountd's, whatever the message is: come again soon
   }
 }

@@ -205,8 +205,6 @@ pub fn each_is_there_once(tree: &Tree, sent: &[Sent]) {
     // Submitted mail goes by the queue, and a process may not be back yet.
     let mut counts = BTreeMap::new();
     let all = wait_until(PATIENCE, || {
-        // What could not be brought home while a process was away waits minutes for its next time.
-        let _ = tree.moxctl(&["queue", "retry", "--all"]);
         counts = found(tree).unwrap_or_default();
         counts.len() >= total(sent)
     });

@@ -714,6 +714,7 @@ async fn from_queue(delivery: &delivery::Client, to: &str, message: &[u8]) -> St
         delivered::Which::Stored(()) => "stored".into(),
         delivered::Which::Duplicate(()) => "duplicate".into(),
         delivered::Which::NotLocal(()) => "not local".into(),
+        delivered::Which::Fault(()) => "fault".into(),
         delivered::Which::Refused(group) => group.get_code().to_string(),
     }
 }

@@ -34,14 +34,14 @@ const COMMIT: Duration = Duration::from_secs(120);
 /// RFC 5321 §4.5.3.2.
 const DIALOGUE: Duration = Duration::from_secs(45 * 60);
 
-/// When a process of ours was away: soon, and not counted as an attempt.
-const AFTER_FAULT: Duration = Duration::from_secs(15);
-
-/// Should we die while mail is on its way to accountd.
-const AFTER_DEATH: Duration = Duration::from_secs(60);
+/// The pause before what could not be recorded is recorded again.
+const RECORD_AGAIN: Duration = Duration::from_secs(15);
 
 /// RFC 3463 §3.4: mail system full.
 const NO_ROOM: &str = "4.3.1";
+
+/// Recipients whose faults are counted; beyond, the count begins anew for all.
+const MAX_FAULTS: usize = 10_000;
 
 /// What is read from the spool and sent at once.
 const CHUNK: usize = 64 * 1024;
@@ -58,8 +58,10 @@ pub(crate) enum Outcome {
     Temporary(Failure),
     /// Refused for good.
     Permanent(Failure),
-    /// A fault of ours.
+    /// A process of ours was away, or our disk is full: that ends, and is no attempt.
     Fault(String),
+    /// accountd has a fault. That ends, too, if it has nothing to do with the message.
+    Ours(Failure),
 }
 
 /// Why, in the words of whoever refused.
@@ -85,6 +87,18 @@ impl Failure {
         format!("{by}{}", self.reply())
     }
 
+    /// accountd could not.
+    fn ours() -> Self {
+        let text = "a local error".into();
+        Self { code: 451, enhanced: "4.3.0".into(), text, host: String::new() }
+    }
+
+    /// The domain it comes from was switched off after it was taken; maybe for a while.
+    fn suspended() -> Self {
+        let text = "Mail from this domain is suspended".into();
+        Self { code: 451, enhanced: "4.3.0".into(), text, host: String::new() }
+    }
+
     /// Something between us and the other server broke when it may have had the message.
     fn midway(why: &anyhow::Error) -> Self {
         let text = format!("the attempt broke off: {why:#}");
@@ -94,8 +108,8 @@ impl Failure {
 
 /// Delivers a group and records what became of it.
 pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result<()> {
-    let local = match are_local(shared, &group.recipients).await {
-        Ok(local) => local,
+    let Asked { local, suspended } = match ask(shared, &group).await {
+        Ok(asked) => asked,
         Err(why) => {
             let outcomes = vec![Outcome::Fault(why.to_string()); group.recipients.len()];
             return settle(shared, &group, outcomes).await;
@@ -106,12 +120,15 @@ pub(crate) async fn deliver(shared: &Rc<Shared>, group: Group) -> anyhow::Result
     let attempts = group.recipients.first().map_or(0, |r| r.attempts) + 1;
     // Should we die in this attempt: not before what would follow a failure.
     let next = match schedule::after_failure(&shared.queue, attempts, now, 0) {
-        // accountd knows what it has: nothing is doubled by coming back soon.
-        _ if local.iter().all(|&local| local) => now.plus(AFTER_DEATH),
+        _ if local.iter().all(|&local| local) => now.plus(schedule::after_death(attempts)),
         Next::Retry { at, .. } => at,
         Next::GiveUp => now.plus(Duration::from_secs(3_600)),
     };
     shared.worker.run(move |shelf| shelf.begin(&ids, now, next)).await??;
+    if suspended {
+        let outcomes = vec![Outcome::Temporary(Failure::suspended()); group.recipients.len()];
+        return settle(shared, &group, outcomes).await;
+    }
     let begun = Instant::now();
 
     let mut outcomes = vec![Outcome::Fault("not tried".into()); group.recipients.len()];
@@ -163,17 +180,29 @@ fn fault(why: &anyhow::Error) -> Outcome {
     }
 }
 
-async fn are_local(shared: &Shared, recipients: &[Recipient]) -> Result<Vec<bool>, Unavailable> {
+/// What the directory says of a group before each attempt.
+struct Asked {
+    /// Which recipients are ours.
+    local: Vec<bool>,
+    /// The sender's domain is switched off.
+    suspended: bool,
+}
+
+async fn ask(shared: &Shared, group: &Group) -> Result<Asked, Unavailable> {
     let delivery = delivery(shared).await?;
     let mut request = delivery.is_local_request();
-    let count = u32::try_from(recipients.len()).unwrap_or(0);
+    request.get().set_from(&group.message.from);
+    let count = u32::try_from(group.recipients.len()).unwrap_or(0);
     let mut list = request.get().init_addresses(count);
-    for (at, recipient) in (0..).zip(recipients) {
+    for (at, recipient) in (0..).zip(&group.recipients) {
         list.set(at, &recipient.address);
     }
     let answer = within(SHORT, request.send().promise).await?;
-    let read =
-        || -> Result<Vec<bool>, capnp::Error> { Ok(answer.get()?.get_local()?.iter().collect()) };
+    let read = || -> Result<Asked, capnp::Error> {
+        let answer = answer.get()?;
+        let local = answer.get_local()?.iter().collect();
+        Ok(Asked { local, suspended: answer.get_suspended() })
+    };
     read().map_err(|_| Unavailable::Broken)
 }
 
@@ -210,6 +239,7 @@ async fn to_accountd(
         delivered::NotLocal(()) => {
             Outcome::Temporary(Failure::midway(&anyhow::anyhow!("not local any more")))
         }
+        delivered::Fault(()) => Outcome::Ours(Failure::ours()),
         delivered::Refused(refused) => {
             let failure = Failure {
                 code: refused.get_code(),
@@ -217,7 +247,7 @@ async fn to_accountd(
                 text: refused.get_text()?.to_string()?,
                 host: String::new(),
             };
-            // Our own disk is full: that is no attempt, and soon over or soon seen to.
+            // Our own disk is full: soon over or soon seen to.
             if failure.enhanced == NO_ROOM {
                 Outcome::Fault(failure.line())
             } else {
@@ -353,7 +383,7 @@ async fn settle(shared: &Rc<Shared>, group: &Group, outcomes: Vec<Outcome>) -> a
         match try_settle(shared, group, &outcomes).await {
             Err(error) if !error.is::<Gone>() => {
                 tracing::error!(error = format!("{error:#}"), "record an attempt");
-                tokio::time::sleep(AFTER_FAULT).await;
+                tokio::time::sleep(RECORD_AGAIN).await;
             }
             done => return done,
         }
@@ -367,8 +397,12 @@ async fn try_settle(
 ) -> anyhow::Result<()> {
     let now = shared.clock.now();
     let (mut settled, mut reports, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut remember = Vec::new();
     for (recipient, outcome) in group.recipients.iter().zip(outcomes) {
-        let (what, report) = decide(shared, recipient, outcome.clone(), now);
+        let faults = shared.faults.borrow().get(&recipient.queue_id).copied().unwrap_or(0);
+        let faults = faults.saturating_add(1);
+        let (what, report) = decide(shared, recipient, outcome.clone(), faults, now);
+        remember.push((recipient.queue_id, faults, matches!(what, Settled::Uncounted { .. })));
         counts.push(match (&what, outcome) {
             (Settled::Gone, Outcome::Delivered(_)) => Count::QueueDelivered,
             (Settled::Gone, _) => Count::QueueFailed,
@@ -390,6 +424,7 @@ async fn try_settle(
         })
     };
     shared.worker.run(work).await??;
+    shared.remember_faults(&remember);
     for count in counts {
         shared.figures.count(count);
     }
@@ -400,22 +435,26 @@ async fn try_settle(
     Ok(())
 }
 
-/// What an outcome means for the queue, and whether the sender is told.
+/// What an outcome means for the queue after so many `faults` in a row, and whether the sender is
+/// told.
 fn decide(
     shared: &Shared,
     recipient: &Recipient,
     outcome: Outcome,
+    faults: u32,
     now: UnixNanos,
 ) -> (Settled, Option<(Kind, Failure)>) {
     let attempts = recipient.attempts + 1;
-    match outcome {
-        Outcome::Delivered(_) => (Settled::Gone, None),
-        Outcome::Permanent(failure) => (Settled::Gone, Some((Kind::Failed, failure))),
-        Outcome::Fault(error) => {
-            let at = now.plus(AFTER_FAULT);
-            (Settled::Uncounted { at, attempts: recipient.attempts, error }, None)
-        }
-        Outcome::Temporary(failure) => {
+    let again = |faults, error| {
+        let at = now.plus(schedule::after_fault(faults));
+        (Settled::Uncounted { at, attempts: recipient.attempts, error }, None)
+    };
+    match (outcome, faults) {
+        (Outcome::Delivered(_), _) => (Settled::Gone, None),
+        (Outcome::Permanent(failure), _) => (Settled::Gone, Some((Kind::Failed, failure))),
+        (Outcome::Fault(error), faults) => again(faults, error),
+        (Outcome::Ours(failure), faults @ ..=schedule::UNCOUNTED) => again(faults, failure.line()),
+        (Outcome::Temporary(failure) | Outcome::Ours(failure), _) => {
             let jitter = u64::from_le_bytes(chance_of(recipient.queue_id.as_bytes()));
             let next = schedule::after_failure(&shared.queue, attempts, now, jitter);
             match next {
@@ -427,6 +466,24 @@ fn decide(
                     (Settled::Again { at, error }, report)
                 }
             }
+        }
+    }
+}
+
+impl Shared {
+    /// Counts faults of ours in a row, in memory: a start of ours is a new beginning for all.
+    fn remember_faults(&self, of: &[(QueueId, u32, bool)]) {
+        let mut faults = self.faults.borrow_mut();
+        for (id, count, is_fault) in of {
+            if !is_fault {
+                faults.remove(id);
+                continue;
+            }
+            // What an administrator dropped is still in it.
+            if faults.len() >= MAX_FAULTS {
+                faults.clear();
+            }
+            faults.insert(*id, *count);
         }
     }
 }
@@ -446,6 +503,7 @@ fn log(group: &Group, recipient: &Recipient, outcome: &Outcome) {
         Outcome::Temporary(failure) => ("deferred", failure.line()),
         Outcome::Permanent(failure) => ("bounced", failure.line()),
         Outcome::Fault(why) => ("not tried", why.clone()),
+        Outcome::Ours(failure) => ("put off", failure.line()),
     };
     tracing::info!(queue_id = %recipient.queue_id, account = group.message.account,
         msg = group.message.message_id, to = recipient.address, detail, "{what}");

@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) changed: Rc<Notify>,
     /// Recipients being delivered right now.
     pub(crate) in_hand: RefCell<BTreeSet<QueueId>>,
+    /// How often in a row a recipient could not be tried by a fault of ours.
+    pub(crate) faults: RefCell<BTreeMap<QueueId, u32>>,
     /// How many deliveries go to each domain right now.
     busy: RefCell<BTreeMap<String, u32>>,
 }
@@ -73,6 +75,7 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
         figures: grants.figures,
         changed: Rc::new(Notify::new()),
         in_hand: RefCell::default(),
+        faults: RefCell::default(),
         busy: RefCell::default(),
     });
     let intake = intake::run(

@@ -35,6 +35,27 @@ pub(crate) fn after_failure(queue: &Queue, attempts: u32, now: UnixNanos, jitter
     }
 }
 
+/// The first wait when it was our own fault, and the longest.
+const SOON: Duration = Duration::from_secs(1);
+const SOON_AT_MOST: Duration = Duration::from_secs(60);
+
+/// How often in a row a fault that accountd has with itself costs no attempt: three minutes, in
+/// which a process comes back and a disk is seen to.
+pub(crate) const UNCOUNTED: u32 = 8;
+
+/// How long after the `faults`-th fault of ours in a row (from 1) it is tried again: no other server
+/// is troubled by it, and the process that was away is started again at once.
+pub(crate) fn after_fault(faults: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(faults.saturating_sub(1)).unwrap_or(u32::MAX);
+    SOON.saturating_mul(doubled).min(SOON_AT_MOST)
+}
+
+/// When to try again should this process die in its `attempts`-th attempt (from 1) to bring something
+/// to accountd. That knows what it has: nothing is doubled by coming back soon.
+pub(crate) fn after_death(attempts: u32) -> Duration {
+    after_fault(attempts.saturating_add(2))
+}
+
 /// Until when it will be tried after the `attempts`-th attempt failed, for a report of delay
 /// (RFC 3464 §2.3.9 Will-Retry-Until): the wait that begins now, and those behind it.
 pub(crate) fn retried_until(queue: &Queue, attempts: u32, now: UnixNanos) -> UnixNanos {
@@ -67,6 +88,14 @@ mod tests {
         assert_eq!(retried_until(&queue, 1, now).seconds(), 1_048);
         assert_eq!(retried_until(&queue, 2, now).seconds(), 1_032);
         assert_eq!(retried_until(&queue, 3, now), now);
+    }
+
+    #[test]
+    fn faults_of_ours_are_tried_again_within_a_minute() {
+        let waits: Vec<u64> = (0..9).map(|n| after_fault(n).as_secs()).collect();
+        assert_eq!(waits, [1, 1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(after_fault(u32::MAX).as_secs(), 60);
+        assert_eq!((after_death(1).as_secs(), after_death(u32::MAX).as_secs()), (4, 60));
     }
 
     #[test]

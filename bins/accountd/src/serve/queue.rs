@@ -179,10 +179,17 @@ impl delivery::Server for DeliveryServer {
         params: delivery::IsLocalParams,
         mut results: delivery::IsLocalResults,
     ) -> Result<(), capnp::Error> {
-        let addresses = params.get()?.get_addresses()?;
+        let params = params.get()?;
+        let addresses = params.get_addresses()?;
         if addresses.len() > MAX_ADDRESSES {
             return Err(wire::broken("too many addresses"));
         }
+        let from = ReversePath::from_inner(params.get_from()?.to_str()?)
+            .map_err(|_| wire::broken("no reverse-path"))?;
+        results.get().set_suspended(from.address().is_some_and(|a| {
+            let snapshot = self.service.directories.now();
+            snapshot.directory.domain(a.domain()).is_some_and(|domain| !domain.enabled)
+        }));
         let mut list = results.get().init_local(addresses.len());
         for (at, address) in (0..).zip(addresses.iter()) {
             list.set(at, is_local(&self.service, address?.to_str()?));
@@ -267,6 +274,7 @@ impl delivery_sink::Server for DeliverySink {
             Outcome::Stored => to.set_stored(()),
             Outcome::Duplicate => to.set_duplicate(()),
             Outcome::NotLocal => to.set_not_local(()),
+            Outcome::Refused(refusal) if refusal == Refusal::ours() => to.set_fault(()),
             Outcome::Refused(refusal) => {
                 let mut group = to.init_refused();
                 group.set_code(refusal.code);

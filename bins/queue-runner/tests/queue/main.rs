@@ -9,7 +9,7 @@ use daemon::Count;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use storage::RealDisk;
 use types::Clock as _;
-use world::{START, World, local, mail};
+use world::{FAULT, START, World, local, mail};
 
 const ANN: &str = "ann@local.test";
 const BOB: &str = "bob@remote.test";
@@ -128,11 +128,63 @@ async fn a_full_disk_of_ours_is_tried_again_soon_and_costs_no_attempt() {
         world.until(async |w| w.figure("queued").await == 1 && !w.first().await.0.is_empty()).await;
         world.rests_with(1).await;
         assert_eq!(world.figure("deferred").await, 0, "no attempt");
-        assert_eq!(world.first().await.1, START.plus(Duration::from_secs(15)));
-        world.pass(16).await;
+        assert_eq!(world.first().await.1, START.plus(Duration::from_secs(1)));
+        world.pass(2).await;
         world.rests_with(0).await;
         assert_eq!(world.stored_for("x@local.test").len(), 1);
         assert!(world.stored_for(ANN).is_empty(), "nobody is told of it");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fault_of_accountd_is_tried_again_within_a_minute_and_not_for_ever() {
+    local(async {
+        let (world, _folder) = World::fresh().await;
+        world.seen.says("x@local.test", &[FAULT; 9]);
+        world.seen.submit(mail(1, ANN, &["x@local.test"]));
+        let left = |w: &World| w.seen.says.borrow()["x@local.test"].len();
+        let mut waits = Vec::new();
+        for n in (0..9).rev() {
+            world.until(async |w| left(w) == n).await;
+            world.rests_with(1).await;
+            let wait = world.first().await.1.0 - world.clock.now().0;
+            waits.push(u64::try_from(wait).unwrap() / 1_000_000_000);
+            if n > 0 {
+                assert_eq!(world.figure("deferred").await, 0, "no attempt");
+                world.pass(waits.last().unwrap() + 1).await;
+            }
+        }
+        assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        // From here on by the schedule, and its sender is told, as of any other delay.
+        assert!((600..660).contains(&waits[8]), "{waits:?}");
+        assert_eq!(world.figure("deferred").await, 1);
+        world.until(async |w| w.stored_for(ANN).len() == 1).await;
+        world.pass(660).await;
+        world.until(async |w| w.stored_for("x@local.test").len() == 1).await;
+        world.rests_with(0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_from_a_domain_that_is_switched_off_waits() {
+    local(async {
+        let (world, _folder) = World::fresh().await;
+        world.seen.suspended.set(true);
+        world.seen.submit(mail(1, ANN, &[BOB, "x@local.test"]));
+        // Others are not concerned: the notice of the delay has no sender.
+        world.until(async |w| w.stored_for(ANN).len() == 2).await;
+        world.rests_with(2).await;
+        assert!(world.seen.sent.borrow().is_empty());
+        assert!(world.stored_for("x@local.test").is_empty());
+        assert_eq!(world.first().await.0, "451 4.3.0 Mail from this domain is suspended");
+        assert_eq!(world.figure("deferred").await, 2, "an attempt like any other");
+        world.seen.suspended.set(false);
+        world.pass(660).await;
+        world.rests_with(0).await;
+        assert_eq!(world.seen.sent.borrow().len(), 1);
+        assert_eq!(world.stored_for("x@local.test").len(), 1);
     })
     .await;
 }
@@ -177,11 +229,11 @@ async fn an_accountd_that_is_away_costs_no_attempt() {
             let now = world.clock.now();
             world.until(async |w| w.first().await.1 > now).await;
             assert!(world.first().await.0.contains("process"), "{:?}", world.first().await);
-            world.pass(16).await;
+            world.pass(5).await;
         }
         assert_eq!(seen.sent.borrow().len(), 1);
         world.accountd_comes().await;
-        world.pass(16).await;
+        world.pass(9).await;
         world.until(async |w| w.seen.sent.borrow().len() == 2).await;
         world.rests_with(0).await;
         assert_eq!(seen.sent.borrow()[1].attempt, 2, "the fault of ours was not counted");

@@ -66,6 +66,9 @@ pub(crate) struct Sent {
 /// What a server is to say to a recipient: code, enhanced code, text.
 pub(crate) type Says = (u16, &'static str, &'static str);
 
+/// accountd has a fault.
+pub(crate) const FAULT: Says = (1, "", "");
+
 /// What both in small do and have seen.
 #[derive(Default)]
 pub(crate) struct Seen {
@@ -77,6 +80,8 @@ pub(crate) struct Seen {
     pub(crate) stored: RefCell<Vec<Stored>>,
     pub(crate) sent: RefCell<Vec<Sent>>,
     pub(crate) says: RefCell<BTreeMap<String, VecDeque<Says>>>,
+    /// The domain of local senders is switched off.
+    pub(crate) suspended: Cell<bool>,
     /// outbound hangs up at the end of jobs, so many times.
     pub(crate) hang_up: Cell<u32>,
     pub(crate) disk: RefCell<Option<Forgetful>>,
@@ -237,7 +242,10 @@ impl delivery::Server for Accountd {
         params: delivery::IsLocalParams,
         mut results: delivery::IsLocalResults,
     ) -> Result<(), capnp::Error> {
-        let addresses = params.get()?.get_addresses()?;
+        let params = params.get()?;
+        let from = params.get_from()?.to_str()?;
+        results.get().set_suspended(self.0.suspended.get() && from.ends_with("@local.test"));
+        let addresses = params.get_addresses()?;
         let mut list = results.get().init_local(addresses.len());
         for (at, address) in (0..).zip(addresses) {
             list.set(at, address?.to_str()?.ends_with("@local.test"));
@@ -285,6 +293,10 @@ impl delivery_sink::Server for Sink {
         if let Some((code, enhanced, text)) = says {
             if code == 0 {
                 outcome.set_not_local(());
+                return Ok(());
+            }
+            if code == FAULT.0 {
+                outcome.set_fault(());
                 return Ok(());
             }
             let mut refused = outcome.init_refused();
