@@ -16,8 +16,12 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::sync::Mutex;
 use types::UnixNanos;
 
-/// A job may take 2 s + 20 ms per MiB of CPU; this much more for waiting its turn on a busy machine.
-const BASE: Duration = Duration::from_secs(20);
+/// A job may take 2 s + 20 ms per MiB of CPU, which its parser sees to. The first try may take twice
+/// that: what takes longer is a parser that hangs, or a machine so busy that the second try, which
+/// may take this long, is the better one.
+const FIRST: Duration = Duration::from_secs(4);
+const LAST: Duration = Duration::from_secs(20);
+/// On its way to the parser and back.
 const PER_MIB: Duration = Duration::from_millis(200);
 /// How long a call inside a job may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -91,8 +95,7 @@ impl Parsers {
         while failed < TRIES {
             let Some(one) = self.choose() else { return Err(NoParser) };
             let _turn = one.turn.lock().await;
-            let mib = u32::try_from(message.len() >> 20).unwrap_or(u32::MAX);
-            let deadline = BASE.saturating_add(PER_MIB.saturating_mul(mib));
+            let deadline = deadline(failed, message.len());
             let tried = tokio::time::timeout(deadline, job(&one.line, message)).await;
             match tried {
                 Ok(Tried::Parsed(parsed)) => return Ok(*parsed),
@@ -119,6 +122,13 @@ impl Parsers {
         let at = |n: usize| self.each.get((start.wrapping_add(n)) % count.max(1));
         (0..count).filter_map(at).find(|one| one.turn.try_lock().is_ok()).or_else(|| at(0))
     }
+}
+
+/// How long a try may take after so many that failed.
+fn deadline(failed: usize, size: u64) -> Duration {
+    let mib = u32::try_from(size >> 20).unwrap_or(u32::MAX);
+    let base = if failed == 0 { FIRST } else { LAST };
+    base.saturating_add(PER_MIB.saturating_mul(mib))
 }
 
 async fn job(line: &Line<parser::Client>, message: &Spooled) -> Tried {
@@ -370,6 +380,7 @@ mod tests {
         NoAnswer,
         /// None: it is at its planned end, and the fifth one after it is not.
         AtItsEnd,
+        Hangs,
     }
 
     struct Liar(Lie, Rc<Cell<u32>>);
@@ -404,6 +415,9 @@ mod tests {
             _: job::FinishParams,
             mut results: job::FinishResults,
         ) -> Result<(), capnp::Error> {
+            if self.0 == Lie::Hangs {
+                std::future::pending::<()>().await;
+            }
             let size = *self.1.borrow();
             results.get().set_facts(ipc::new_client(LiarsFacts(self.0, size)));
             Ok(())
@@ -443,7 +457,8 @@ mod tests {
                 | Lie::Texts
                 | Lie::NoUtf8
                 | Lie::NoAnswer
-                | Lie::AtItsEnd => 2,
+                | Lie::AtItsEnd
+                | Lie::Hangs => 2,
             };
             to.set_total(total);
             to.set_data(if self.0 == Lie::Endless { b"" } else { b"ab" });
@@ -487,6 +502,22 @@ mod tests {
             assert!(parsed.facts.is_some());
             assert_eq!(jobs, 5);
         });
+    }
+
+    #[test]
+    fn a_parser_that_hangs_is_left_soon() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let began = tokio::time::Instant::now();
+            let (parsed, jobs) = parse(Lie::Hangs).await;
+            assert!(parsed.facts.is_none());
+            assert_eq!((jobs, began.elapsed().as_secs()), (2, (FIRST + LAST).as_secs()));
+        });
+        // A large message has the time it needs; a small one is not kept waiting.
+        assert_eq!(deadline(0, 1_000), FIRST);
+        assert_eq!(deadline(0, 100 << 20), FIRST + Duration::from_secs(20));
+        assert_eq!(deadline(1, 1_000), LAST);
     }
 
     #[test]
