@@ -36,6 +36,7 @@ use tokio::{
 };
 use types::SystemClock;
 
+mod administrators;
 mod development;
 mod gone;
 mod names;

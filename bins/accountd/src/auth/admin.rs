@@ -1,24 +1,50 @@
 //! The administrators' password: one, without a name, kept like an account's but in accountd.db.
 
 use super::authority::{Authority, Failure, NOBODY};
-use super::{opaque, verifier::Verifier};
+use super::{live::Revoked, opaque, verifier::Verifier};
 use crate::peer::Peer;
 use types::Secret;
 
 const ADMIN: &str = "admin";
+
+/// That somebody knew the administrators' password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AdminProof {
+    /// How often it had been changed in this life of the process, which no proof outlives.
+    changes: u64,
+}
 
 impl Authority {
     /// Sets the administrators' password.
     pub(crate) async fn set_admin_password(&self, password: Secret<String>) -> Result<(), Failure> {
         let verifier = self.derive(&Peer::ourselves(), password).await?;
         let sealed = self.pepper.seal(NOBODY, &verifier.encode()).await?;
+        // Before, as who asked for it may be gone when it is done; and after, for who was let in by
+        // the old one meanwhile.
+        self.admin_changes.set(self.admin_changes.get() + 1);
         self.vault.run(move |records| records.set_verifier(ADMIN, &sealed)).await?;
+        self.admin_changes.set(self.admin_changes.get() + 1);
         Ok(())
     }
 
+    /// Whether what was proved is still the password.
+    pub(crate) fn check_admin(&self, proof: AdminProof) -> Result<(), Revoked> {
+        if proof.changes == self.admin_changes.get() {
+            Ok(())
+        } else {
+            Err(Revoked("the administrators' password was changed"))
+        }
+    }
+
     /// Checks it, within the limits of the address.
-    pub(crate) async fn admin_login(&self, peer: &Peer, password: &str) -> Result<(), Failure> {
+    pub(crate) async fn admin_login(
+        &self,
+        peer: &Peer,
+        password: &str,
+    ) -> Result<AdminProof, Failure> {
         let now = self.clock.now();
+        // Before it is checked: a change meanwhile leaves a proof of nothing.
+        let proof = AdminProof { changes: self.admin_changes.get() };
         if !self.failed.borrow().may_try(peer.ip, now) {
             return Err(Failure::TooManyFailures);
         }
@@ -33,7 +59,7 @@ impl Authority {
             Err(Failure::Temporary) => failed.refund(peer.ip, now),
             Err(_) => {}
         }
-        outcome
+        outcome.map(|()| proof)
     }
 
     async fn admin_check(&self, peer: &Peer, password: &str) -> Result<(), Failure> {

@@ -19,7 +19,12 @@ use super::{
     verifier::{SALT, Verifier},
 };
 use crate::{directory::Directories, peer::Peer};
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use types::{AccountId, Address, Clock, Secret, UnixNanos};
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -160,6 +165,8 @@ pub(crate) struct Authority {
     pub(crate) boot_clock: BootClock,
     /// Services of listeners where log-in is allowed without TLS.
     pub(crate) clear_text: Vec<String>,
+    /// How often the administrators' password was changed in this life of the process.
+    pub(crate) admin_changes: Cell<u64>,
 }
 
 impl Authority {

@@ -4,6 +4,7 @@
 use super::{watched, wire};
 use crate::{
     administer::{ProblemKind, Trouble},
+    auth::admin::AdminProof,
     service::Service,
     store::{Check, StoreError},
 };
@@ -30,8 +31,9 @@ const PROGRESS: Duration = Duration::from_millis(500);
 pub(super) enum By {
     /// moxctl, whose user the kernel vouches for.
     Control,
-    /// httpd admin, after a log-in. It never gets mail to read: it is a face.
-    Web,
+    /// httpd admin, after a log-in, until the password is changed. It never gets mail to read: it is
+    /// a face.
+    Web(AdminProof),
 }
 
 pub(super) struct AdminServer {
@@ -42,6 +44,14 @@ pub(super) struct AdminServer {
 impl AdminServer {
     pub(super) fn client(service: &Rc<Service>, by: By) -> account_admin::Client {
         ipc::new_client(Self { service: Rc::clone(service), by })
+    }
+
+    /// Asked before each call: whether the right still holds.
+    fn check(&self) -> Result<(), capnp::Error> {
+        match self.by {
+            By::Control => Ok(()),
+            By::Web(proof) => self.service.authority.check_admin(proof).map_err(wire::revoked),
+        }
     }
 }
 
@@ -68,6 +78,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountsParams,
         mut results: account_admin::AccountsResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let after = params.get()?.get_after()?.to_str()?.to_owned();
         let snapshot = self.service.directories.now();
         let mut page: Vec<_> = snapshot.directory.accounts_after(&after).take(PAGE + 1).collect();
@@ -116,6 +127,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountAddParams,
         mut results: account_admin::AccountAddResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let (name, password) = (params.get_name()?.to_str()?, params.get_password()?.to_str()?);
         let outcome = match parse::<Address>(params.get_address()?.to_str()?) {
@@ -131,6 +143,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountRemoveParams,
         mut results: account_admin::AccountRemoveResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let outcome = self.service.account_remove(params.get()?.get_name()?.to_str()?).await;
         set_problem(results.get().init_problem(), outcome);
         Ok(())
@@ -141,6 +154,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountDisableParams,
         mut results: account_admin::AccountDisableResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let (name, message) = (params.get_name()?.to_str()?, params.get_message()?.to_str()?);
         let outcome = self.service.account_disable(name, message).await;
@@ -153,6 +167,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountEnableParams,
         mut results: account_admin::AccountEnableResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let outcome = self.service.account_enable(params.get()?.get_name()?.to_str()?);
         set_problem(results.get().init_problem(), outcome);
         Ok(())
@@ -163,6 +178,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountPasswordParams,
         mut results: account_admin::AccountPasswordResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let (name, password) = (params.get_name()?.to_str()?, params.get_password()?.to_str()?);
         let outcome = self.service.account_password(name, password).await;
@@ -175,6 +191,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountLoginsParams,
         mut results: account_admin::AccountLoginsResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let max = params.get_max().clamp(1, MAX_LOGINS);
         let attempts = self.service.logins(params.get_name()?.to_str()?, max).await;
@@ -205,6 +222,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AccountVerifyParams,
         mut results: account_admin::AccountVerifyResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let name = params.get_name()?.to_str()?;
         let (fix, sink) = (params.get_fix(), params.get_progress()?);
@@ -263,6 +281,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::ClientKeysParams,
         mut results: account_admin::ClientKeysResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let keys = self.service.keys(params.get()?.get_account()?.to_str()?).await;
         let mut to = results.get();
         match keys {
@@ -285,6 +304,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::ClientKeyAddParams,
         mut results: account_admin::ClientKeyAddResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let (account, label) = (params.get_account()?.to_str()?, params.get_label()?.to_str()?);
         let (fingerprint, login) = (params.get_fingerprint()?, params.get_login()?.to_str()?);
@@ -298,6 +318,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::ClientKeyRemoveParams,
         mut results: account_admin::ClientKeyRemoveResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let outcome = self.service.key_remove(params.get()?.get_fingerprint()?).await;
         set_problem(results.get().init_problem(), outcome);
         Ok(())
@@ -308,6 +329,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AddressesParams,
         mut results: account_admin::AddressesResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let name = params.get()?.get_account()?.to_str()?.to_owned();
         let snapshot = self.service.directories.now();
         let mut to = results.get();
@@ -329,6 +351,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AddressAddParams,
         mut results: account_admin::AddressAddResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let (address, account) = (params.get_address()?.to_str()?, params.get_account()?.to_str()?);
         set_problem(results.get().init_problem(), self.service.address_add(address, account));
@@ -340,6 +363,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AddressRemoveParams,
         mut results: account_admin::AddressRemoveResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let outcome = self.service.address_remove(params.get()?.get_address()?.to_str()?);
         set_problem(results.get().init_problem(), outcome);
         Ok(())
@@ -350,6 +374,7 @@ impl account_admin::Server for AdminServer {
         _: account_admin::DomainsParams,
         mut results: account_admin::DomainsResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let snapshot = self.service.directories.now();
         let all: Vec<_> = snapshot.directory.domains().collect();
         let mut list = results.get().init_list(wire::count(all.len()));
@@ -367,6 +392,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::DomainAddParams,
         mut results: account_admin::DomainAddResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let account = params.get_account()?.to_str()?;
         let outcome = match parse::<Domain>(params.get_domain()?.to_str()?) {
@@ -382,6 +408,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::DomainRemoveParams,
         mut results: account_admin::DomainRemoveResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let outcome = match parse::<Domain>(params.get()?.get_domain()?.to_str()?) {
             Ok(domain) => self.service.domain_remove(&domain).await,
             Err(trouble) => Err(trouble),
@@ -395,9 +422,10 @@ impl account_admin::Server for AdminServer {
         params: account_admin::MessageShowParams,
         mut results: account_admin::MessageShowResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let (name, mailbox) = (params.get_account()?.to_str()?, params.get_mailbox()?.to_str()?);
-        if self.by == By::Web {
+        if matches!(self.by, By::Web(_)) {
             let trouble = Trouble::invalid("messages are shown on the control socket alone");
             set_problem(results.get().init_problem(), Err(trouble));
             return Ok(());
@@ -435,6 +463,7 @@ impl account_admin::Server for AdminServer {
         _: account_admin::DirectoryReadParams,
         mut results: account_admin::DirectoryReadResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let (text, revision) = self.service.directories.to_edit();
         if text.len() > MAX_TEXT {
             return Err(capnp::Error::failed("domains.toml is too large for one message".into()));
@@ -449,6 +478,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::DirectoryWriteParams,
         mut results: account_admin::DirectoryWriteResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let params = params.get()?;
         let revision = params.get_revision();
         let outcome = match std::str::from_utf8(params.get_text()?) {
@@ -464,6 +494,7 @@ impl account_admin::Server for AdminServer {
         _: account_admin::StatusParams,
         mut results: account_admin::StatusResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let lines = self.service.status().await;
         let mut list = results.get().init_lines(wire::count(lines.len()));
         for (at, (key, value)) in (0..).zip(&lines) {
@@ -479,6 +510,7 @@ impl account_admin::Server for AdminServer {
         params: account_admin::AdminPasswordParams,
         mut results: account_admin::AdminPasswordResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         let outcome = self.service.admin_password(params.get()?.get_password()?.to_str()?).await;
         set_problem(results.get().init_problem(), outcome);
         Ok(())
@@ -489,6 +521,7 @@ impl account_admin::Server for AdminServer {
         _: account_admin::LimitsClearParams,
         _: account_admin::LimitsClearResults,
     ) -> Result<(), capnp::Error> {
+        self.check()?;
         self.service.gate.borrow_mut().clear();
         self.service.authority.failed.borrow_mut().clear();
         tracing::info!("limits cleared by an administrator");

@@ -173,7 +173,7 @@ impl admin_door::Server for Doorway {
         let outcome = self.service.authority.admin_login(&peer, password).await;
         let mut to = results.get().init_outcome();
         match outcome {
-            Ok(()) => to.set_admin(AdminServer::client(&self.service, By::Web)),
+            Ok(proof) => to.set_admin(AdminServer::client(&self.service, By::Web(proof))),
             Err(failure) => to.set_failure(failure.into()),
         }
         Ok(())

@@ -63,6 +63,7 @@ async fn bench() -> Bench {
         clock: Arc::new(clock.clone()),
         boot_clock: Rc::new(move || boot.monotonic() - boot_start),
         clear_text: vec!["local/submission".into()],
+        admin_changes: Cell::default(),
     });
     authority.prepare().await.unwrap();
     authority.set_password(ann(), Secret::new(PASSWORD.into())).await.unwrap();
@@ -355,7 +356,7 @@ async fn the_administrator() {
     let peer = peer();
     assert_eq!(authority.admin_login(&peer, "x").await, Err(Failure::BadCredentials));
     authority.set_admin_password(Secret::new("sesame sesame".into())).await.unwrap();
-    assert_eq!(authority.admin_login(&peer, "sesame sesame").await, Ok(()));
+    assert_eq!(authority.admin_login(&peer, "sesame sesame").await.map(drop), Ok(()));
     for _ in 0..10 {
         assert_eq!(authority.admin_login(&peer, "x").await, Err(Failure::BadCredentials));
     }
