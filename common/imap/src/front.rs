@@ -115,6 +115,27 @@ enum State {
     Over,
 }
 
+/// Whether what is no command begins another protocol. `GET / HTTP/1.1` and `EHLO pc` begin with
+/// something that may be a tag; an unknown command, or one with an argument too few, is no such thing
+/// and gets its BAD (RFC 9051 §7.1.3).
+fn is_other_protocol(frame: &[u8]) -> bool {
+    let Some(tag) = tag_of(frame) else {
+        // A TLS client hello, or whatever else that is not an empty line.
+        return !frame.is_empty();
+    };
+    let line = frame.split(|&byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let second = words.nth(1).unwrap_or_default();
+    let last = words.next_back().unwrap_or(second);
+    // SMTP and LMTP, RFC 5321 §4.1.1.1, RFC 2033 §4.1.
+    let is_mail =
+        ["EHLO", "HELO", "LHLO"].iter().any(|word| tag.as_str().eq_ignore_ascii_case(word));
+    // A path, or a version at the end (RFC 9112 §3; RTSP and SIP have the same line).
+    let is_web = second.starts_with(b"/")
+        || [&b"HTTP/"[..], b"RTSP/", b"SIP/"].iter().any(|version| last.starts_with(version));
+    is_mail || is_web
+}
+
 /// A connection before log-in.
 #[derive(Debug)]
 pub struct Front {
@@ -185,9 +206,9 @@ impl Front {
         let command = match parse(frame, Names::Utf7) {
             Ok(command) => command,
             Err(error) => {
-                if first {
-                    // Another protocol, such as a browser that was sent here: what it says next
-                    // may look like commands.
+                if first && is_other_protocol(frame) {
+                    // Such as a browser that was sent here: what it says next may look like
+                    // commands.
                     out.status(None, Condition::Bye, None, "this is IMAP");
                     return self.close();
                 }
@@ -519,9 +540,30 @@ mod tests {
     #[test]
     fn strangers() {
         let mut out = Out::new();
-        for first in [&b"POST / HTTP/1.1"[..], b"\x16\x03\x01", b"x", b"a XYZZY"] {
+        for first in [
+            &b"POST / HTTP/1.1"[..],
+            b"GET /",
+            b"GET http://x/ HTTP/1.0",
+            b"PRI * HTTP/2.0",
+            b"OPTIONS sip:x SIP/2.0",
+            b"\x16\x03\x01",
+            b"EHLO pc.example",
+            b"helo",
+            b"LHLO [192.0.2.1]",
+        ] {
             assert!(matches!(front(Security::Tls).command(first, &mut out), Next::Close));
-            assert_eq!(text(&mut out), "* BYE this is IMAP\r\n");
+            assert_eq!(text(&mut out), "* BYE this is IMAP\r\n", "{first:?}");
+        }
+        // A client that knows more than we do, or makes a mistake.
+        for first in [&b"a XYZZY"[..], b"a", b"a ", b"a LOGIN x", b"GET NOOP x", b"a X HTTP"] {
+            let mut front = front(Security::Tls);
+            assert!(matches!(front.command(first, &mut out), Next::Read));
+            let said = text(&mut out);
+            let tag = first.split(|b| *b == b' ').next().unwrap();
+            let bad = [tag, b" BAD "].concat();
+            assert!(said.as_bytes().starts_with(&bad), "{first:?}: {said}");
+            assert!(matches!(front.command(b"EHLO NOOP", &mut out), Next::Read));
+            assert_eq!(text(&mut out), "EHLO OK done\r\n");
         }
         let mut front = front(Security::Tls);
         assert!(matches!(front.command(b"a SELECT INBOX", &mut out), Next::Read));
