@@ -6,14 +6,14 @@ use crate::{
     administer::{ProblemKind, Trouble},
     auth::admin::AdminProof,
     service::Service,
-    store::{Check, StoreError},
+    store::{Check, Finding, StoreError},
 };
 use ipc::{
     capnp,
     schema::control_capnp::{account_admin, problem},
 };
 use std::{rc::Rc, sync::Arc, time::Duration};
-use types::{Address, Domain};
+use types::{AccountId, Address, Domain};
 
 /// Accounts of one page.
 const PAGE: usize = 200;
@@ -267,6 +267,7 @@ impl account_admin::Server for AdminServer {
                     one.set_class(class(finding.check));
                     one.set_text(finding.what.as_str());
                     one.set_fixed(finding.fixed);
+                    one.set_command(command(finding, name, id).as_str());
                 }
             }
             Err(error) => {
@@ -526,6 +527,20 @@ impl account_admin::Server for AdminServer {
         self.service.authority.failed.borrow_mut().clear();
         tracing::info!("limits cleared by an administrator");
         Ok(())
+    }
+}
+
+/// What helps with a finding.
+fn command(finding: &Finding, name: &str, id: AccountId) -> String {
+    if finding.fixed {
+        String::new()
+    } else if finding.fixable {
+        format!("moxctl account verify --fix {name}")
+    } else if finding.check == Check::Names {
+        "rename the mailbox in a mail program".to_owned()
+    } else {
+        // Nobody can guess what was there.
+        format!("moxctl stop, then bring back accountd/accounts/{id} from the backup")
     }
 }
 

@@ -291,6 +291,14 @@ impl Index {
                                    coalesce((SELECT max(seg) FROM unlink), 0)) + 1";
             c.query_row(next, [], |r| r.get(0)).map_err(StoreError::from)
         })?;
+        // A file of that number without a row: left of an attempt whose commit never came, if it was
+        // not put there by somebody.
+        let path = segments::path(&self.folder, id);
+        if self.ports.disk.exists(&path)
+            && let Some(name) = path.file_name()
+        {
+            self.set_aside(name)?;
+        }
         let new = Tail::create(self.ports.disk.as_ref(), &self.folder, id)?;
         let old = self.tail.as_ref().map(|t| (t.id, t.len));
         let done = self.transact(|tx| {
@@ -305,7 +313,7 @@ impl Index {
             // Its row is not there, so nothing names it; were it left, the next opening would set it
             // aside. After a failed sync the row may be there: then the process ends.
             if !matches!(error, StoreError::Stopped)
-                && let Err(left) = self.ports.disk.remove(&segments::path(&self.folder, id))
+                && let Err(left) = self.ports.disk.remove(&path)
             {
                 tracing::warn!(account = %self.shared.id, error = %left, "unused segment left");
             }

@@ -23,8 +23,8 @@ const ERASE_ROWS: u32 = 500;
 const COMPACT_BYTES: u64 = 8 << 20;
 /// Tombstones and old ids forgotten in one commit.
 const PURGE_ROWS: u32 = 5000;
-/// How long a quarantined file is kept.
-const QUARANTINE: Duration = Duration::from_secs(24 * 3600);
+/// How long a file that was set aside is kept: as long as the folder of an account that was removed.
+const QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
@@ -301,7 +301,7 @@ impl Index {
 
     fn sweep_quarantine(&self) -> Result<(), StoreError> {
         let disk = self.ports.disk.as_ref();
-        let aside = self.folder.join("quarantine");
+        let aside = self.folder.join(super::index::ASIDE);
         if !disk.exists(&aside) {
             return Ok(());
         }
@@ -309,10 +309,13 @@ impl Index {
         let list = disk.list(&aside).map_err(|e| Error::file("list the quarantine", &e))?;
         for name in list {
             let since = name.to_str().and_then(|n| n.split('-').next()?.parse::<i64>().ok());
-            let age = since.map_or(i64::MAX, |s| now.saturating_sub(s));
+            // What has no time in its name was not put there by us.
+            let age = since.map_or(0, |s| now.saturating_sub(s));
             if age > i64::try_from(QUARANTINE.as_secs()).unwrap_or(i64::MAX) {
-                disk.remove(&aside.join(name))
+                disk.remove(&aside.join(&name))
                     .map_err(|e| Error::file("empty the quarantine", &e))?;
+                let account = self.shared.id;
+                tracing::info!(%account, file = %name.display(), "a file set aside was removed");
             }
         }
         Ok(())

@@ -37,6 +37,9 @@ pub(crate) const SCHEMA: Schema = Schema {
     ],
 };
 
+/// The folder of an account for files that nobody knows.
+pub(crate) const ASIDE: &str = "quarantine";
+
 /// Mailboxes an account begins with, beside Inbox.
 pub(crate) const INITIAL: [(&str, Role); 5] = [
     ("Sent", Role::Sent),
@@ -294,8 +297,14 @@ impl Index {
         let names = self.ports.disk.list(&folder).map_err(|e| Error::file("list segments", &e))?;
         for name in names {
             let number = name.to_str().and_then(|n| n.parse::<i64>().ok());
-            if number.is_none_or(|n| !known.contains_key(&n)) {
-                self.quarantine(&name)?;
+            if number.is_some_and(|n| known.contains_key(&n)) {
+                continue;
+            }
+            // Content that lies in it would go with it.
+            if self.database.read(|c| segments::holds_content(c, number))? {
+                self.set_damaged(format!("segment file {} has no row", name.display()));
+            } else {
+                self.set_aside(&name)?;
             }
         }
         // 3. Every segment is as long as its last row says, or was when it was sealed.
@@ -327,22 +336,29 @@ impl Index {
         Ok(())
     }
 
-    /// Unknown files are moved aside for a day before they go: they may be what an administrator is
-    /// looking for.
-    fn quarantine(&self, name: &std::ffi::OsStr) -> Result<(), StoreError> {
+    /// Unknown files are moved aside for a while before they go: they may be what an administrator
+    /// is looking for. Says where to.
+    pub(crate) fn set_aside(&self, name: &std::ffi::OsStr) -> Result<String, StoreError> {
         let disk = self.ports.disk.as_ref();
-        let aside = self.folder.join("quarantine");
+        let aside = self.folder.join(ASIDE);
         if !disk.exists(&aside) {
             disk.create_dir(&aside).map_err(|e| Error::file("make the quarantine", &e))?;
         }
-        let mut kept = format!("{}-", self.ports.clock.now().seconds());
-        kept.push_str(&name.to_string_lossy());
-        disk.rename(&segments::folder(&self.folder).join(name), &aside.join(kept))
+        let since = self.ports.clock.now().seconds();
+        // A name that was set aside in the same second is not written over.
+        let mut kept = format!("{since}-{}", name.to_string_lossy());
+        while disk.exists(&aside.join(&kept)) {
+            kept.push('~');
+        }
+        disk.rename(&segments::folder(&self.folder).join(name), &aside.join(&kept))
             .map_err(|e| Error::file("quarantine a segment", &e))?;
         disk.sync_dir(&aside).map_err(|e| Error::sync("quarantine", &e))?;
         disk.sync_dir(&segments::folder(&self.folder))
             .map_err(|e| Error::sync("segment folder", &e))?;
-        Ok(())
+        let to = format!("{ASIDE}/{kept}");
+        let account = self.shared.id;
+        tracing::warn!(%account, file = %name.display(), to, "an unknown file was set aside");
+        Ok(to)
     }
 
     /// This account is left as it is: reading goes on, writing does not.

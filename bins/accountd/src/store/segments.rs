@@ -67,6 +67,12 @@ pub(crate) fn path(account: &Path, id: i64) -> PathBuf {
     folder(account).join(format!("{id:08}"))
 }
 
+/// Whether a row says that its content is in the segment file of this number, if it has one.
+pub(crate) fn holds_content(c: &Connection, number: Option<i64>) -> Result<bool, StoreError> {
+    let named = "SELECT 1 FROM content WHERE seg = ?1 LIMIT 1";
+    Ok(c.prepare_cached(named)?.exists([number])?)
+}
+
 /// A piece of a message: its prefix and its content seen as one.
 pub(crate) fn piece(message: &NewMessage, offset: u64) -> Result<Vec<u8>, StoreError> {
     let failed = |e: &io::Error| StoreError::Failed(format!("reading a spooled message: {e}"));
@@ -97,13 +103,9 @@ impl Tail {
         Ok(Self { id, len, file, unsynced: false })
     }
 
-    /// Makes a new, empty segment whose name is durable. Its row comes next, then the first record.
+    /// Makes a new, empty segment, of a number no file has, whose name is durable. Its row comes next, then the first record.
     pub(crate) fn create(disk: &dyn Disk, account: &Path, id: i64) -> Result<Self, Error> {
         let at = path(account, id);
-        // A file of that number without a row is left of an attempt whose commit never came.
-        if disk.exists(&at) {
-            disk.remove(&at).map_err(|e| Error::file("remove an unused segment", &e))?;
-        }
         let file = disk.create(&at).map_err(|e| Error::file("create a segment", &e))?;
         disk.sync_dir(&folder(account)).map_err(|e| Error::sync("segment folder", &e))?;
         Ok(Self { id, len: 0, file, unsynced: false })

@@ -2,8 +2,13 @@
 //!
 //! The checks are steps; each is one job and one transaction, so each sees one state, and deliveries
 //! come in between; what only reads is a reader's job. What is long (content) goes in slices. With `fix`,
-//! counters are set to what they count, orphans are put on the list of what is to be erased; all
+//! counters are set to what they count, orphans are put on the list of what is to be erased, unknown
+//! files are set aside, links of threads that cannot be are cut, keywords without a name get one; all
 //! else is reported and left for a person.
+
+mod found;
+
+pub use found::{Check, Finding};
 
 use super::{
     StoreError, codec,
@@ -16,60 +21,24 @@ use super::{
     types::{ContentId, Flags, KeywordBits, MailboxId},
     worker::Pool,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use found::Found;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use storage::{
     Access,
     rusqlite::{Connection, OptionalExtension as _, Params, params},
 };
 
-/// Findings of one class that are listed; more are counted.
-const MAX_LISTED: usize = 20;
 /// Contents read in one step.
 const CONTENT_STEP: i64 = 200;
 /// Bytes of content read in one step.
 const CONTENT_BYTES: u64 = 16 << 20;
+/// What a keyword is called whose name is lost, with its number behind it.
+const UNNAMED: &str = "$lost";
 /// Trained messages whose words are counted anew; beyond, that check is left out.
 const MAX_RETRAINED: i64 = 50_000;
-
-/// A class of what can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Check {
-    /// SQLite's own structures.
-    Structure,
-    /// A row names another that is not there.
-    References,
-    /// Numbers and sequences of the account and its mailboxes.
-    Sequences,
-    /// Names and parents of mailboxes.
-    Names,
-    /// Counters of mailboxes and keywords.
-    Counters,
-    /// What the account uses.
-    Usage,
-    /// How often content is referred to, and content nobody refers to.
-    Refcounts,
-    /// Content that is missing, of the wrong length, or whose bytes are damaged.
-    Content,
-    /// Segment files and their rows.
-    Segments,
-    /// Threads and parents.
-    Threads,
-    /// Annotations.
-    Annotations,
-    /// What the junk filter learned.
-    Junk,
-}
-
-/// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Of which class.
-    pub check: Check,
-    /// What.
-    pub what: String,
-    /// It was mended.
-    pub fixed: bool,
-}
 
 /// How far a verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,40 +47,6 @@ pub struct Progress {
     pub done: u64,
     /// Of how many, as far as is known.
     pub of: u64,
-}
-
-/// What a step found, with bounds.
-#[derive(Default)]
-struct Found {
-    listed: Vec<Finding>,
-    more: BTreeMap<Check, u64>,
-}
-
-impl Found {
-    fn add(&mut self, check: Check, what: String, fixed: bool) {
-        let same = self.listed.iter().filter(|f| f.check == check).count();
-        if same < MAX_LISTED {
-            self.listed.push(Finding { check, what, fixed });
-        } else {
-            *self.more.entry(check).or_default() += 1;
-        }
-    }
-
-    fn join(&mut self, other: Self) {
-        for finding in other.listed {
-            self.add(finding.check, finding.what, finding.fixed);
-        }
-        for (check, count) in other.more {
-            *self.more.entry(check).or_default() += count;
-        }
-    }
-
-    fn finish(mut self) -> Vec<Finding> {
-        for (check, count) in self.more {
-            self.listed.push(Finding { check, what: format!("and {count} more"), fixed: false });
-        }
-        self.listed
-    }
 }
 
 /// The steps, in order.
@@ -154,7 +89,7 @@ pub(crate) async fn run(
     for step in STEPS {
         let mut next = Some(step);
         while let Some(step) = next {
-            let (part, after, left) = if step.only_reads() {
+            let (part, after, left) = if step.only_reads(fix) {
                 pool.read(shared, move |v| look(v.connection, v.files, step)).await?
             } else {
                 pool.write(shared, move |i| take(i, step, fix)).await?
@@ -165,7 +100,7 @@ pub(crate) async fn run(
             next = after;
         }
     }
-    Ok(found.finish())
+    Ok(found.finish(fix))
 }
 
 /// All steps at once, without threads.
@@ -180,19 +115,19 @@ pub(crate) fn all(index: &mut Index, fix: bool) -> Result<Vec<Finding>, StoreErr
             next = after;
         }
     }
-    Ok(found.finish())
+    Ok(found.finish(fix))
 }
 
 impl Step {
     /// Whether a reader can take it, so that deliveries need not wait.
-    fn only_reads(self) -> bool {
+    fn only_reads(self, fix: bool) -> bool {
         match self {
             Self::Structure
             | Self::Sequences
             | Self::Names
-            | Self::Threads
             | Self::Annotations
             | Self::Content(_) => true,
+            Self::Threads => !fix,
             // These mend what they find, or compare rows with files that a writer changes.
             Self::Counters | Self::Refcounts | Self::Segments | Self::Junk => false,
         }
@@ -226,7 +161,8 @@ fn take(index: &mut Index, step: Step, fix: bool) -> Result<Taken, StoreError> {
     match step {
         Step::Counters => counters(index, fix, &mut found)?,
         Step::Refcounts => refcounts(index, fix, &mut found)?,
-        Step::Segments => segment_files(index, &mut found)?,
+        Step::Segments => segment_files(index, fix, &mut found)?,
+        Step::Threads if fix => mend_threads(index, &mut found)?,
         Step::Junk => junk(index, fix, &mut found)?,
         Step::Structure
         | Step::Sequences
@@ -386,16 +322,7 @@ fn counters(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), Store
                 (info.bytes, info.deleted_bytes) = (n.4, n.5);
             }
             for (id, uses) in keyword_uses(tx.c, found, true)? {
-                tx.c.execute(
-                    "DELETE FROM mailbox_keyword WHERE mailbox_id = ?1 AND uses = 0",
-                    [id.0],
-                )?;
-                for (bit, count) in uses {
-                    tx.c.execute(
-                        "UPDATE mailbox_keyword SET uses = ?3 WHERE mailbox_id = ?1 AND bit = ?2",
-                        params![id.0, bit, count],
-                    )?;
-                }
+                set_keyword_uses(tx.c, id, uses)?;
             }
             let (bytes, messages, pending) = usage(tx.c)?;
             let meta = &mut tx.meta;
@@ -460,13 +387,37 @@ fn keyword_uses(
         if kept == counts {
             continue;
         }
-        let has_unnamed = counts.keys().any(|bit| !kept.contains_key(bit));
         let what = format!("mailbox {}: keywords counted {kept:?}, used {counts:?}", m.id.0);
-        found.add(Check::Counters, what, fix && !has_unnamed);
-        let right = kept.keys().map(|bit| (*bit, counts.get(bit).copied().unwrap_or(0)));
+        found.add(Check::Counters, what, fix);
+        let all: BTreeSet<u8> = kept.keys().chain(counts.keys()).copied().collect();
+        let right = all.into_iter().map(|bit| (bit, counts.get(&bit).copied().unwrap_or(0)));
         wrong.push((m.id, right.collect()));
     }
     Ok(wrong)
+}
+
+/// Sets them, and gives a name to what has lost its own: it is seen again, and can be taken away.
+fn set_keyword_uses(c: &Connection, mailbox: MailboxId, uses: Uses) -> Result<(), StoreError> {
+    for (bit, count) in uses {
+        let values = params![mailbox.0, bit, count];
+        if count == 0 {
+            let unused = "DELETE FROM mailbox_keyword WHERE mailbox_id = ?1 AND bit = ?2";
+            c.execute(unused, params![mailbox.0, bit])?;
+        } else if c.execute(
+            "UPDATE mailbox_keyword SET uses = ?3 WHERE mailbox_id = ?1 AND bit = ?2",
+            values,
+        )? == 0
+        {
+            let taken = "SELECT 1 FROM mailbox_keyword WHERE mailbox_id = ?1 AND name = ?2";
+            let mut name = format!("{UNNAMED}{bit}");
+            while c.prepare(taken)?.exists(params![mailbox.0, name])? {
+                name.push('_');
+            }
+            let insert = "INSERT INTO mailbox_keyword VALUES (?1, ?2, ?3, ?4)";
+            c.execute(insert, params![mailbox.0, bit, name, count])?;
+        }
+    }
+    Ok(())
 }
 
 fn refcounts(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreError> {
@@ -517,7 +468,7 @@ fn refcounts(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), Stor
     })
 }
 
-fn segment_files(index: &mut Index, found: &mut Found) -> Result<(), StoreError> {
+fn segment_files(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreError> {
     type Row = (u64, u64, bool, u64, u64);
     let rows: BTreeMap<i64, Row> = index.database.read(|c| {
         let mut query = c.prepare(
@@ -556,10 +507,19 @@ fn segment_files(index: &mut Index, found: &mut Found) -> Result<(), StoreError>
     let names = disk.list(&segments::folder(&index.folder));
     for name in names.map_err(|e| storage::Error::file("list segments", &e))? {
         let number = name.to_str().and_then(|n| n.parse::<i64>().ok());
-        if number.is_none_or(|n| !rows.contains_key(&n)) {
-            let what = format!("unknown file {name:?}: set aside when the account is next opened");
-            found.add(Check::Segments, what, false);
+        if number.is_some_and(|n| rows.contains_key(&n)) {
+            continue;
         }
+        if index.database.read(|c| segments::holds_content(c, number))? {
+            let what = format!("segment file {} has no row", name.display());
+            found.add(Check::Segments, what, false);
+            continue;
+        }
+        let mut what = format!("unknown file seg/{}", name.display());
+        if fix {
+            what = format!("{what}, set aside as {}", index.set_aside(&name)?);
+        }
+        found.put(Finding { check: Check::Segments, what, fixed: fix, fixable: !fix });
     }
     Ok(())
 }
@@ -582,6 +542,37 @@ fn threads(c: &Connection, found: &mut Found) -> Result<(), StoreError> {
     ] {
         list(c, found, Check::Threads, sql, [])?;
     }
+    Ok(())
+}
+
+/// Cuts links that cannot be, and lets every message be in the thread of the one it answers.
+fn mend_threads(index: &mut Index, found: &mut Found) -> Result<(), StoreError> {
+    let mut wrong = Found::default();
+    index.database.read(|c| threads(c, &mut wrong))?;
+    if wrong.listed.is_empty() {
+        return Ok(());
+    }
+    index.transact(|tx| {
+        tx.c.execute(
+            "DELETE FROM thread_parent WHERE parent_id >= msg_id
+               OR NOT EXISTS (SELECT 1 FROM msg WHERE id = msg_id)
+               OR NOT EXISTS (SELECT 1 FROM msg WHERE id = parent_id)",
+            [],
+        )?;
+        tx.c.execute("UPDATE msg SET thread_id = id WHERE expunged = 0 AND thread_id < 1", [])?;
+        // Downwards from the oldest: a parent has the smaller number, so this comes to an end.
+        let follow = "UPDATE msg SET thread_id = p.thread_id
+             FROM thread_parent t JOIN msg p ON p.id = t.parent_id
+             WHERE t.msg_id = msg.id AND msg.expunged = 0 AND p.expunged = 0
+               AND msg.thread_id <> p.thread_id";
+        while tx.c.execute(follow, [])? > 0 {}
+        Ok(())
+    })?;
+    for finding in &mut wrong.listed {
+        (finding.fixed, finding.fixable) = (true, false);
+    }
+    wrong.more = wrong.more.into_iter().map(|((c, ..), n)| ((c, true, false), n)).collect();
+    found.join(wrong);
     Ok(())
 }
 
