@@ -41,6 +41,7 @@ mod development;
 mod gone;
 mod names;
 mod repeats;
+mod suspended;
 
 const PASSWORD: &str = "correct horse";
 const DOMAINS: &str = r#"

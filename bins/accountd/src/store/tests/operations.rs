@@ -520,7 +520,7 @@ fn what_a_client_says_again_is_submitted_once() {
         release: None,
         limits: SendLimits::default(),
     };
-    let mut said = |index: &mut Index, n, digest| {
+    let said = |index: &mut Index, n, digest| {
         let submitted = index.submit(submission(n, digest)).unwrap();
         (submitted.id.as_bytes()[0], submitted.repeat)
     };
