@@ -26,6 +26,7 @@ mod reader;
 mod remote;
 mod roles;
 mod run;
+mod scram;
 mod secrets;
 mod talk;
 mod template;

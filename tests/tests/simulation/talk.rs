@@ -34,6 +34,12 @@ impl Lines {
         self.begun.len()
     }
 
+    /// Whether the next line begins so.
+    pub(super) async fn is_next(&mut self, octet: u8) -> io::Result<bool> {
+        let filled = timeout(PATIENCE, self.stream.fill_buf()).await;
+        Ok(filled.map_err(|_| io::ErrorKind::TimedOut)??.first() == Some(&octet))
+    }
+
     async fn raw_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let read = timeout(PATIENCE, self.stream.read_until(b'\n', &mut self.begun)).await;
         if read.map_err(|_| io::ErrorKind::TimedOut)?? == 0 {
