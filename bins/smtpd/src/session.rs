@@ -71,7 +71,7 @@ where
     tracing::info!(session = %origin.id, peer = %origin.peer, service = service.name, "connected");
     let started = service.clock.monotonic();
     let mut settings = Arc::clone(&service.settings);
-    if settings.starttls && service.certificates.is_empty() {
+    if settings.starttls && !service.certificates.are_there().await {
         // Without a certificate the handshake could only fail, and clients would go away for good.
         let mut without = Settings::clone(&settings);
         without.starttls = false;

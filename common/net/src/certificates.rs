@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 use tokio::sync::Notify;
 use x509_parser::{
@@ -24,6 +25,8 @@ use x509_parser::{
 
 /// Certificates in one table; above it the rest is refused and said.
 pub(crate) const MAX_CERTIFICATES: usize = 4096;
+/// How long a face that has just started waits for the first of them.
+const FIRST: Duration = Duration::from_secs(3);
 /// Certificates in one chain.
 const MAX_CHAIN: usize = 16;
 
@@ -127,6 +130,12 @@ impl Certificates {
             }
             filled.await;
         }
+    }
+
+    /// Waits for the first certificates, as a face does that has just started, but not for long;
+    /// whether there are any.
+    pub async fn are_there(&self) -> bool {
+        tokio::time::timeout(FIRST, self.wait()).await.is_ok()
     }
 
     /// Whether no handshake can succeed.

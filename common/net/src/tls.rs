@@ -35,8 +35,6 @@ use types::{Clock, Domain};
 
 /// A whole handshake (architecture §6).
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(60);
-/// A face that has just started waits for its first certificates for so long, then refuses.
-const FIRST_CERTIFICATES: Duration = Duration::from_secs(3);
 /// Handshakes with a HelloRetryRequest under way at once: half of the signing slots.
 const RETRIES_AT_ONCE: usize = 4;
 /// What such a client has for its second hello and the rest, while it holds a thread.
@@ -173,7 +171,7 @@ impl TlsAcceptor {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let _ = timeout(FIRST_CERTIFICATES, self.certificates.wait()).await;
+        self.certificates.are_there().await;
         // Not before the hello is there: a client that says nothing must not hold a slot.
         let turn = Turn::new(self.slots.lease().await?);
         let config = Arc::clone(&self.config);

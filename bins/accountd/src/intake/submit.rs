@@ -17,9 +17,9 @@ use std::time::Duration;
 use types::{Address, ReversePath, SessionId, UnixNanos};
 
 /// How long a client's repeat is recognised: mail programs come again at once or when somebody
-/// presses the button again, servers that submit for others wait an hour at most between their first
-/// attempts.
-const REPEAT: Duration = Duration::from_secs(2 * 3_600);
+/// presses the button again, servers that submit for others within minutes. Not longer: the same
+/// octets may also be sent again because the first ones could not be delivered.
+const REPEAT: Duration = Duration::from_secs(15 * 60);
 
 /// What a submission is besides its content.
 pub(crate) struct Draft {
