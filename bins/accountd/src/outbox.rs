@@ -102,6 +102,27 @@ impl Outboxes {
     }
 }
 
+/// An account whose outbox is being read.
+struct Asked<'a> {
+    outboxes: &'a Outboxes,
+    account: AccountId,
+    is_answered: bool,
+}
+
+impl Asked<'_> {
+    fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.outboxes.pending.borrow_mut().insert(self.account);
+        }
+    }
+}
+
 impl Service {
     /// Looks through all accounts for rows left by a crash; in the background after a start.
     pub(crate) async fn find_left_rows(&self) {
@@ -126,9 +147,13 @@ impl Service {
         let accounts: Vec<AccountId> = self.outboxes.pending.borrow().iter().copied().collect();
         let mut items = Vec::new();
         for account in accounts {
-            // Out first, in again if there are rows: a commit meanwhile puts it in by itself.
+            // Out first, in again if there are rows, or if nobody waits for the answer any more: a
+            // commit meanwhile puts it in by itself.
             self.outboxes.pending.borrow_mut().remove(&account);
-            match self.store.account(account).outbox(None).await {
+            let asked = Asked { outboxes: &self.outboxes, account, is_answered: false };
+            let rows = self.store.account(account).outbox(None).await;
+            asked.answered();
+            match rows {
                 Ok(rows) if rows.is_empty() => {}
                 Ok(rows) => {
                     self.outboxes.pending.borrow_mut().insert(account);

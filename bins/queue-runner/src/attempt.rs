@@ -40,7 +40,7 @@ const RECORD_AGAIN: Duration = Duration::from_secs(15);
 /// RFC 3463 §3.4: mail system full.
 const NO_ROOM: &str = "4.3.1";
 
-/// Recipients whose faults are counted; beyond, the count begins anew for all.
+/// Recipients whose faults are counted; beyond, each counts as an attempt.
 const MAX_FAULTS: usize = 10_000;
 
 /// What is read from the spool and sent at once.
@@ -231,7 +231,11 @@ async fn to_accountd(
         within(COMMIT, request.send()).await
     })
     .await?;
-    let answer = within(COMMIT, sink.commit_request().send().promise).await?;
+    let answer = match within(COMMIT, sink.commit_request().send().promise).await {
+        Ok(answer) => answer,
+        // Bounded: a message that brings accountd down would be delivered for ever.
+        Err(error) => return Ok(Outcome::Ours(Failure::midway(&error.into()))),
+    };
     Ok(match answer.get()?.get_outcome()?.which()? {
         delivered::Stored(()) => Outcome::Delivered("stored".into()),
         delivered::Duplicate(()) => Outcome::Delivered("stored before".into()),
@@ -399,8 +403,7 @@ async fn try_settle(
     let (mut settled, mut reports, mut counts) = (Vec::new(), Vec::new(), Vec::new());
     let mut remember = Vec::new();
     for (recipient, outcome) in group.recipients.iter().zip(outcomes) {
-        let faults = shared.faults.borrow().get(&recipient.queue_id).copied().unwrap_or(0);
-        let faults = faults.saturating_add(1);
+        let faults = shared.faults_of(recipient.queue_id).saturating_add(1);
         let (what, report) = decide(shared, recipient, outcome.clone(), faults, now);
         remember.push((recipient.queue_id, faults, matches!(what, Settled::Uncounted { .. })));
         counts.push(match (&what, outcome) {
@@ -471,6 +474,13 @@ fn decide(
 }
 
 impl Shared {
+    /// How many there were in a row. What is not counted any more had enough of them.
+    fn faults_of(&self, id: QueueId) -> u32 {
+        let faults = self.faults.borrow();
+        let unknown = if faults.len() < MAX_FAULTS { 0 } else { schedule::UNCOUNTED };
+        faults.get(&id).copied().unwrap_or(unknown)
+    }
+
     /// Counts faults of ours in a row, in memory: a start of ours is a new beginning for all.
     fn remember_faults(&self, of: &[(QueueId, u32, bool)]) {
         let mut faults = self.faults.borrow_mut();
@@ -480,10 +490,9 @@ impl Shared {
                 continue;
             }
             // What an administrator dropped is still in it.
-            if faults.len() >= MAX_FAULTS {
-                faults.clear();
+            if faults.len() < MAX_FAULTS || faults.contains_key(id) {
+                faults.insert(*id, *count);
             }
-            faults.insert(*id, *count);
         }
     }
 }

@@ -51,6 +51,8 @@ const TRIES: usize = 2;
 pub(crate) struct Parsed {
     /// None: opaque.
     pub(crate) facts: Option<Facts>,
+    /// No parser managed it: whether it is opaque is not known.
+    pub(crate) is_unread: bool,
     pub(crate) header_length: u64,
     pub(crate) received_count: u32,
     pub(crate) from_addresses: Vec<String>,
@@ -111,7 +113,7 @@ impl Parsers {
                 Ok(Tried::Away) => return Err(NoParser),
             }
         }
-        Ok(Parsed::default())
+        Ok(Parsed { is_unread: true, ..Parsed::default() })
     }
 
     /// An idle one, else the next in turn.
@@ -216,6 +218,7 @@ async fn read(
         return Err(lie("a header longer than the message"));
     }
     let parsed = Parsed {
+        is_unread: false,
         facts: None,
         header_length,
         received_count: summary.get_received_count(),
@@ -511,7 +514,7 @@ mod tests {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let began = tokio::time::Instant::now();
             let (parsed, jobs) = parse(Lie::Hangs).await;
-            assert!(parsed.facts.is_none());
+            assert!(parsed.facts.is_none() && parsed.is_unread, "no fault of the message");
             assert_eq!((jobs, began.elapsed().as_secs()), (2, (FIRST + LAST).as_secs()));
         });
         // A large message has the time it needs; a small one is not kept waiting.

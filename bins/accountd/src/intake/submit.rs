@@ -84,6 +84,9 @@ impl Service {
         received: &str,
     ) -> Result<String, Refusal> {
         let parsed = self.parsers.parse(&message).await?;
+        if parsed.is_unread {
+            return Err(Refusal::ours());
+        }
         let Some(facts) = parsed.facts else {
             return Err(Refusal::new(554, "5.6.0", "The message header cannot be read"));
         };

@@ -405,7 +405,14 @@ impl message_sink::Server for Sink {
         if !header::is_received(received) {
             return Err(wire::broken("a Received that is no such field, or more than one"));
         }
-        let outcome = self.take(received).await;
+        // To its end, even if the asker goes away: what is committed then is announced to the queue.
+        let received = received.to_owned();
+        let sink = Rc::clone(&self);
+        let taken = tokio::task::spawn_local(async move { sink.take(&received).await });
+        let outcome = taken.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a message");
+            Err(Refusal::ours())
+        });
         let session = self.transaction.peer.session;
         let to: committed::Builder<'_> = results.get().init_outcome();
         match outcome {

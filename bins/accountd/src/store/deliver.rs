@@ -202,11 +202,13 @@ impl Index {
             return Ok(Some(Err(StoreError::TooLarge)));
         }
         if let Some(once) = &message.delivery {
+            let now = self.ports.clock.now();
             let seen = self.database.read(|c| {
-                let mut query =
-                    c.prepare_cached("SELECT 1 FROM delivered WHERE delivery_id = ?1")?;
-                let row: Option<i64> =
-                    query.query_row([once.id.as_bytes()], |r| r.get(0)).optional()?;
+                let mut query = c.prepare_cached(
+                    "SELECT 1 FROM delivered WHERE delivery_id = ?1 AND expires > ?2",
+                )?;
+                let key = params![once.id.as_bytes(), now.0];
+                let row: Option<i64> = query.query_row(key, |r| r.get(0)).optional()?;
                 Ok::<_, StoreError>(row.is_some())
             })?;
             if seen {
@@ -357,9 +359,11 @@ impl Tx<'_> {
             && let Some(expires) = once.remember_until
         {
             // A repeat within the group is found here.
-            let mut insert =
-                self.c.prepare_cached("INSERT OR IGNORE INTO delivered VALUES (?1, ?2)")?;
-            if insert.execute(params![once.id.as_bytes(), expires.0])? == 0 {
+            let mut insert = self.c.prepare_cached(
+                "INSERT INTO delivered VALUES (?1, ?2)
+                 ON CONFLICT(delivery_id) DO UPDATE SET expires = ?2 WHERE expires <= ?3",
+            )?;
+            if insert.execute(params![once.id.as_bytes(), expires.0, self.now.0])? == 0 {
                 return Ok(Ok(Delivered::Repeat));
             }
         }

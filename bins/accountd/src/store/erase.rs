@@ -312,10 +312,13 @@ impl Index {
             // What has no time in its name was not put there by us.
             let age = since.map_or(0, |s| now.saturating_sub(s));
             if age > i64::try_from(QUARANTINE.as_secs()).unwrap_or(i64::MAX) {
-                disk.remove(&aside.join(&name))
-                    .map_err(|e| Error::file("empty the quarantine", &e))?;
                 let account = self.shared.id;
-                tracing::info!(%account, file = %name.display(), "a file set aside was removed");
+                let file = name.display();
+                // A folder, say: no reason to end the rest of the housekeeping.
+                match disk.remove(&aside.join(&name)) {
+                    Ok(()) => tracing::info!(%account, %file, "a file set aside was removed"),
+                    Err(error) => tracing::warn!(%account, %file, %error, "a file set aside stays"),
+                }
             }
         }
         Ok(())

@@ -65,11 +65,16 @@ pub(crate) fn unpack(
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(size) = row.get::<_, Option<usize>>(at)? else { return Ok(None) };
     let data = row.get_ref(at + 1)?.as_blob().map_err(storage::rusqlite::Error::from)?;
-    if !row.get::<_, bool>(at + 2)? {
-        return codec::decompress(data, size).map(Some);
+    let text = if row.get::<_, bool>(at + 2)? {
+        let content = files.read_at(c, id, &Position::of(row, at + 3)?, 0, u32::MAX)?;
+        codec::decompress_like(&content, data, size)?
+    } else {
+        codec::decompress(data, size)?
+    };
+    match split(&text) {
+        Some(_) => Ok(Some(text)),
+        None => Err(StoreError::Damaged("decoded text is malformed".into())),
     }
-    let content = files.read_at(c, id, &Position::of(row, at + 3)?, 0, u32::MAX)?;
-    codec::decompress_like(&content, data, size).map(Some)
 }
 
 /// The text of a content, `None` where there is none.

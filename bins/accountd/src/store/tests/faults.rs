@@ -333,6 +333,10 @@ fn unknown_files_are_set_aside_and_kept() {
     world.clock.advance(Duration::from_secs(2 * 86_400));
     index.purge().unwrap();
     assert_eq!(set_aside(&world), [("keep me".to_owned(), Vec::new())]);
+    // A folder stays, and ends nothing.
+    std::fs::create_dir(aside.join("1-folder")).unwrap();
+    index.purge().unwrap();
+    assert!(aside.join("1-folder").exists());
 }
 
 #[test]

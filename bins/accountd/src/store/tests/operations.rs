@@ -131,10 +131,18 @@ fn repeats_quota_and_bad_targets_are_told_apart_in_one_group() {
     assert!(matches!(index.deliver(&[with_id()])[0], Ok(Delivered::Repeat)));
     let made = mailbox(&mut index, "a/b");
     assert_eq!(info(&mut index, made).messages, 1);
-    // The id is forgotten when its time is over.
+    // The id is forgotten when its time is over, whether its row is gone or not.
     world.clock.advance(Duration::from_secs(10));
+    let again = |seconds| {
+        let until = at.plus(Duration::from_secs(seconds));
+        let delivery = Some(Once { id, remember_until: Some(until) });
+        NewMessage { delivery, ..message(inbox(), b"x".to_vec(), at) }
+    };
+    assert!(matches!(index.deliver(&[again(20)])[0], Ok(Delivered::Stored(_))));
+    assert!(matches!(index.deliver(&[again(20)])[0], Ok(Delivered::Repeat)));
+    world.clock.advance(Duration::from_secs(11));
     index.purge().unwrap();
-    assert!(matches!(index.deliver(&[with_id()])[0], Ok(Delivered::Stored(_))));
+    assert!(matches!(index.deliver(&[again(60)])[0], Ok(Delivered::Stored(_))));
     // Or before, if somebody says so. It may be looked for without being remembered.
     let unremembered = || {
         let delivery = Some(Once { id, remember_until: None });
