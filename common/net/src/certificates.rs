@@ -14,7 +14,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use x509_parser::{
     oid_registry::{
         OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA, OID_SIG_ECDSA_WITH_SHA384,
@@ -65,10 +68,17 @@ pub enum CertificateProblem {
 }
 
 /// The certificates of a process, shared with every handshake. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Certificates {
     table: Arc<RwLock<Arc<Table>>>,
     filled: Arc<Notify>,
+    since: Instant,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[derive(Default)]
@@ -87,7 +97,7 @@ impl Certificates {
     /// An empty table: every handshake fails until [`Self::replace`].
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { table: Arc::default(), filled: Arc::default(), since: Instant::now() }
     }
 
     /// Puts a new table in place; handshakes under way keep the old one. What cannot be used is
@@ -132,10 +142,9 @@ impl Certificates {
         }
     }
 
-    /// Waits for the first certificates, as a face does that has just started, but not for long;
-    /// whether there are any.
+    /// Whether there are any. In the first moments of a face it waits for them.
     pub async fn are_there(&self) -> bool {
-        tokio::time::timeout(FIRST, self.wait()).await.is_ok()
+        timeout_at(self.since + FIRST, self.wait()).await.is_ok()
     }
 
     /// Whether no handshake can succeed.
