@@ -1,8 +1,8 @@
 //! imapd session: the commands of those who are logged in.
 //!
 //! Connections arrive from front with a ticket; a ticket becomes an `Account` at accountd, and
-//! becomes one again when accountd was restarted, without the client noticing more than a NO
-//! [UNAVAILABLE] meanwhile.
+//! becomes one again when accountd was restarted, without the client noticing more than a NO with
+//! `UNAVAILABLE` meanwhile.
 
 mod account;
 mod calls;
