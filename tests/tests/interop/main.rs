@@ -65,6 +65,11 @@ fn section(imap: &mut Imap, number: usize, section: &str) -> Vec<u8> {
     mime::value(response.unwrap_or_else(|| panic!("no FETCH: {}", answer.text())))
 }
 
+/// Whether a message says this, wherever its fields were folded.
+fn says(message: &str, words: &str) -> bool {
+    message.split_whitespace().collect::<Vec<_>>().join(" ").contains(words)
+}
+
 /// The certificate of a server, as PEM, in a file beside its folder's parent.
 fn certificate(keys: &std::path::Path, to: PathBuf) -> PathBuf {
     let folder = keys.join("tls");
