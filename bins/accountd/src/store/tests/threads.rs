@@ -1,17 +1,23 @@
 //! The store with its threads, as the rest of accountd uses it.
 
-use super::world::{ACCOUNT, World, inbox, message, now, parsed, small};
+use super::world::{
+    ACCOUNT, World, bytes_of, inbox, mailbox, message, now, open_image, parsed, small,
+};
 use crate::store::{
     Account, ChangesFrom, Delivered, FlagChange, Flags, MailboxId, Store, StoreError, Target,
-    Threads, UidSet,
+    Threads, Tuning, UidSet,
 };
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use storage::Fault;
 use types::AccountId;
 
 fn start(world: &World) -> Store {
+    start_with(world, small())
+}
+
+fn start_with(world: &World, tuning: Tuning) -> Store {
     let threads = Threads { writers: 2, readers: 2, open: 4 };
-    Store::start(world.root(), world.ports.clone(), small(), threads).unwrap()
+    Store::start(world.root(), world.ports.clone(), tuning, threads).unwrap()
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -122,7 +128,9 @@ fn a_failed_sync_ends_everything() {
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let told = Arc::clone(&said);
     world.ports.fatal = Arc::new(move |why| told.lock().unwrap().push(why.to_owned()));
-    let store = start(&world);
+    // Without checkpoints: one on its own thread could make the sync that fails, in the place of
+    // the delivery's.
+    let store = start_with(&world, Tuning { checkpoint_frames: u32::MAX, ..small() });
     run(async {
         let account = store.create_account(ACCOUNT).await.unwrap();
         deliver_one(&account, &world, "one").await;
@@ -134,6 +142,33 @@ fn a_failed_sync_ends_everything() {
         assert!(matches!(after, Err(StoreError::Stopped)));
     });
     store.stop();
+}
+
+#[test]
+fn a_failed_sync_of_a_checkpoint_ends_everything_too() {
+    let mut world = World::new(36);
+    let (say, said) = mpsc::channel();
+    world.ports.fatal = Arc::new(move |why: &str| say.send(why.to_owned()).unwrap());
+    let store = start_with(&world, Tuning { checkpoint_frames: 0, ..small() });
+    run(async {
+        let account = store.create_account(ACCOUNT).await.unwrap();
+        // Two syncs are the first commit's, of the log and of its folder; the third is that of the
+        // checkpoint it asks for.
+        world.disk.inject(Fault::SyncFails(2));
+        deliver_one(&account, &world, "one").await;
+        assert!(said.recv().unwrap().contains("a sync failed"));
+        let after = account.deliver(message(inbox(), b"two".to_vec(), now(&world))).await;
+        assert!(matches!(after, Err(StoreError::Stopped)), "{after:?}");
+    });
+    store.stop();
+    // What was answered was synced before.
+    let mut replay = world.disk.replay();
+    replay.advance_to(usize::MAX);
+    let folder = tempfile::tempdir().unwrap();
+    replay.image(36).write_to(folder.path()).unwrap();
+    let mut index = open_image(folder.path(), now(&world)).unwrap();
+    let id = mailbox(&mut index, "Inbox");
+    assert_eq!(bytes_of(&mut index, id, 1).unwrap(), b"one");
 }
 
 #[test]
@@ -164,7 +199,7 @@ fn a_full_disk_is_a_temporary_error_and_heals() {
 #[test]
 fn a_nearly_full_disk_takes_no_new_mail() {
     let world = World::new(35);
-    let tuning = crate::store::Tuning { keep_free: u64::MAX, ..small() };
+    let tuning = Tuning { keep_free: u64::MAX, ..small() };
     let mut index = world.create(tuning);
     let space = storage::Disk::space(&world.disk, world.root()).unwrap();
     let has_room = space.free >= space.total / 20;
