@@ -58,6 +58,10 @@ interface MessageSink {
   commit @1 (received :Text) -> (outcome :Committed);
   # After the end of DATA. Answers only when every accepted copy is durable. `received` is the
   # Received header field of this hop (RFC 5321 §4.4), CRLF included.
+  heard @2 ();
+  # After `accepted` of a submission: the client has spoken since, so it heard that. The same octets
+  # again are meant then, and no repeat. A caller that lies can only make one message two, which it
+  # can do anyway.
 }
 
 struct Committed {
@@ -76,4 +80,5 @@ interface Submitter {
 
 struct SubmissionParams {
   holdUntilUnixNs @0 :Int64; # RFC 4865; 0 = now
+  holdAsked @1 :Text;        # as the client said it, which is the same in a repeat; empty: not at all
 }

@@ -268,7 +268,10 @@ async fn rcpt(transaction: &transaction::Client, to: &str) -> u16 {
 }
 
 async fn data(transaction: &transaction::Client, message: &[u8]) -> Result<String, u16> {
-    let sink: message_sink::Client = transaction.data_request().send().pipeline.get_sink();
+    give(&transaction.data_request().send().pipeline.get_sink(), message).await
+}
+
+async fn give(sink: &message_sink::Client, message: &[u8]) -> Result<String, u16> {
     for chunk in message.chunks(50_000) {
         let mut request = sink.write_request();
         request.get().set_chunk(chunk);

@@ -6,12 +6,15 @@ use net::{Certificates, Conn, TlsAcceptor, flush_within, write_within};
 use rustls::CipherSuite;
 use smtp::server::{Answer, Connection, Now, Peer, Question, Settings, Step};
 use std::{
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use types::{Clock, SessionId};
 
 /// Octets read at once: little while commands come, more while a message does.
@@ -168,8 +171,31 @@ where
         if commit {
             let took = self.service.clock.monotonic().saturating_duration_since(began);
             self.service.figures.observe(Time::SmtpData, took);
+            if self.store.is_unheard() && self.has_spoken_early().await {
+                self.store.leave_unheard();
+            }
         }
         answer
+    }
+
+    /// Whether the client said more without waiting for the answer that is about to be given (RFC
+    /// 2920): then what it says next tells nothing of its having heard that. What is on its way at
+    /// this moment cannot be seen and passes for said afterwards: the price, if such an answer is
+    /// lost, is a message that comes twice.
+    async fn has_spoken_early(&mut self) -> bool {
+        if self.machine.has_unread() {
+            return true;
+        }
+        let Some(conn) = &mut self.conn else { return true };
+        let mut read = ReadBuf::new(&mut self.buffer);
+        // Ready also at its end, or broken: the next read meets that again.
+        let look = poll_fn(|context| {
+            Poll::Ready(Pin::new(&mut *conn).poll_read(context, &mut read).is_ready())
+        });
+        // Or the runtime may say that nothing is there because it is somebody else's turn.
+        let early = tokio::task::unconstrained(look).await;
+        self.machine.received(read.filled());
+        early
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
@@ -216,6 +242,8 @@ where
             Err(_) => self.machine.timed_out(self.now()),
             Ok(Ok(0)) => return Err(Gone("client closed")),
             Ok(Ok(count)) => {
+                // It is asked for only when all that is to be said was sent.
+                self.store.heard();
                 self.machine.received(self.buffer.get(..count).unwrap_or_default());
                 self.fit_buffer(count);
             }

@@ -20,7 +20,7 @@ use ipc::{
 };
 use net::TlsFacts;
 use smtp::{
-    AdmitRefused, AuthRefused, Body, CommitRefused, DataRefused, ForwardPath, MailRefused,
+    AdmitRefused, AuthRefused, Body, CommitRefused, DataRefused, ForwardPath, Hold, MailRefused,
     RcptRefused,
     server::{Answer, AuthAnswer, Begin, Question, Said},
 };
@@ -62,6 +62,8 @@ pub struct Store {
     submitter: Option<User>,
     transaction: Option<transaction::Client>,
     sink: Option<message_sink::Client>,
+    /// Of a submission that was taken: nobody knows yet whether its client heard that.
+    unheard: Option<message_sink::Client>,
 }
 
 /// A user who is logged in.
@@ -87,6 +89,7 @@ impl Store {
             submitter: None,
             transaction: None,
             sink: None,
+            unheard: None,
         }
     }
 
@@ -348,7 +351,13 @@ impl Store {
         params.set_from(begin.from.to_inner());
         set_mail_params(params.reborrow().init_params(), begin);
         let hold = begin.hold_until.map_or(0, |at| at.0);
-        params.reborrow().init_extra().set_hold_until_unix_ns(hold);
+        let mut extra = params.reborrow().init_extra();
+        extra.set_hold_until_unix_ns(hold);
+        match &begin.params.hold {
+            Some(Hold::For(seconds)) => extra.set_hold_asked(seconds.to_string()),
+            Some(Hold::Until(_, text)) => extra.set_hold_asked(text),
+            None => {}
+        }
         self.describe(params.init_peer());
         within(BEGIN, async { read_begun(request.send().promise.await?.get()?.get_outcome()?) })
             .await
@@ -444,6 +453,9 @@ impl Store {
         match answered {
             Ok(Ok(id)) => {
                 tracing::info!(session = %self.origin.id, id, "message taken");
+                if matches!(self.doors, Doors::Submission(_)) {
+                    self.unheard = Some(sink);
+                }
                 Ok(id)
             }
             Ok(Err(refused)) => {
@@ -456,6 +468,26 @@ impl Store {
                 Err(CommitRefused::Unavailable)
             }
         }
+    }
+
+    /// Whether a submission was taken of which nobody knows whether the client heard it.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard.is_some()
+    }
+
+    /// It will not be known whether the last answer was heard.
+    pub(crate) fn leave_unheard(&mut self) {
+        self.unheard = None;
+    }
+
+    /// The client heard that its submission was taken. Nobody waits for this to arrive: if it does
+    /// not, the same octets are taken for a repeat for a while.
+    pub(crate) fn heard(&mut self) {
+        let Some(sink) = self.unheard.take() else { return };
+        // Sent now, so that it is there before whatever the client says next.
+        let told = sink.heard_request().send();
+        // A call whose answer nobody waits for would be taken back.
+        tokio::task::spawn_local(within(CALL, async move { told.promise.await.map(drop) }));
     }
 
     fn count(&self, outcome: &Result<String, CommitRefused>) {

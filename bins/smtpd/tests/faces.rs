@@ -38,6 +38,9 @@ use tokio::{
 };
 use types::{SessionId, SystemClock};
 
+#[path = "faces/heard.rs"]
+mod heard;
+
 /// What the accountd in small does and has seen.
 #[derive(Default)]
 struct Seen {
@@ -46,6 +49,7 @@ struct Seen {
     /// Commits wait for this while it is there.
     hold: RefCell<Option<Rc<Notify>>>,
     commits: Cell<u32>,
+    heard: Cell<u32>,
     passes: Cell<i32>,
     refuse_entry: Cell<bool>,
     resumed: Cell<u32>,
@@ -200,6 +204,15 @@ impl message_sink::Server for Sink {
             self.seen.messages.borrow_mut().push((received, content));
             outcome.reborrow().init_accepted().set_id("id1");
         }
+        Ok(())
+    }
+
+    async fn heard(
+        self: Rc<Self>,
+        _: message_sink::HeardParams,
+        _: message_sink::HeardResults,
+    ) -> Result<(), capnp::Error> {
+        self.seen.heard.set(self.seen.heard.get() + 1);
         Ok(())
     }
 }

@@ -14,11 +14,12 @@ use crate::{
 };
 use aws_lc_rs::digest;
 use std::time::Duration;
-use types::{Address, ReversePath, SessionId, UnixNanos};
+use types::{Address, ReversePath, SessionId, SubmissionId, UnixNanos};
 
 /// How long a client's repeat is recognised: mail programs come again at once or when somebody
-/// presses the button again, servers that submit for others within minutes. Not longer: the same
-/// octets may also be sent again because the first ones could not be delivered.
+/// presses the button again, servers that submit for others within minutes. Not longer: a client of
+/// which nobody knows that it heard the answer may also send the same octets again because the first
+/// ones could not be delivered.
 const REPEAT: Duration = Duration::from_secs(15 * 60);
 
 /// What a submission is besides its content.
@@ -30,6 +31,8 @@ pub(crate) struct Draft {
     pub(crate) require_tls: bool,
     /// RFC 4865; None is now.
     pub(crate) hold_until: Option<UnixNanos>,
+    /// That in the client's words: "so many seconds from now" is another time at the repeat.
+    pub(crate) hold_asked: String,
 }
 
 impl Draft {
@@ -45,9 +48,8 @@ impl Draft {
             field(recipient.to_string().as_bytes());
         }
         field(content);
-        // A time that was given as "so many seconds from now" is another one at the repeat.
-        let is_held = self.hold_until.is_some();
-        field(&[self.smtputf8, self.eight_bit, self.require_tls, is_held].map(u8::from));
+        field(&[self.smtputf8, self.eight_bit, self.require_tls].map(u8::from));
+        field(self.hold_asked.as_bytes());
         let mut out = [0; 32];
         out.copy_from_slice(hash.finish().as_ref());
         out
@@ -74,7 +76,8 @@ impl Service {
         Ok(())
     }
 
-    /// Takes a whole message: its submission id. Of a repeat, that of the first.
+    /// Takes a whole message: its submission id. Of a repeat, that of the first. A repeat is one of
+    /// which it is not known that its client heard the answer to the first.
     pub(crate) async fn submit(
         &self,
         session: &Session,
@@ -82,7 +85,7 @@ impl Service {
         draft: Draft,
         message: Spooled,
         received: &str,
-    ) -> Result<String, Refusal> {
+    ) -> Result<SubmissionId, Refusal> {
         let parsed = self.parsers.parse(&message).await?;
         if parsed.is_unread {
             return Err(Refusal::ours());
@@ -166,7 +169,7 @@ impl Service {
                 msg,
                 "submitted before: not taken again"
             );
-            return Ok(id.to_string());
+            return Ok(id);
         }
         self.outboxes.committed(account);
         tracing::info!(
@@ -178,7 +181,7 @@ impl Service {
             size = message.len(),
             "submitted"
         );
-        Ok(id.to_string())
+        Ok(id)
     }
 
     /// A new spool for a message to us.

@@ -23,8 +23,12 @@ use ipc::{
         refusal as wire_refusal, submitter, transaction,
     },
 };
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
-use types::{Address, Domain, ReversePath, SessionId, UnixNanos};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    rc::Rc,
+};
+use types::{AccountId, Address, Domain, ReversePath, SessionId, SubmissionId, UnixNanos};
 
 /// `MessageSink.maxChunk`.
 const MAX_CHUNK: usize = 65_536;
@@ -33,7 +37,14 @@ const MAX_CHUNK: usize = 65_536;
 #[derive(Clone)]
 enum Sender {
     Stranger,
-    User { session: Session, hold_until: Option<UnixNanos> },
+    User { session: Session, hold: Hold },
+}
+
+/// RFC 4865.
+#[derive(Clone)]
+struct Hold {
+    until: Option<UnixNanos>,
+    asked: String,
 }
 
 #[derive(Clone, Copy)]
@@ -109,9 +120,12 @@ impl submitter::Server for SubmitterServer {
         let peer = wire::peer(params.get_peer()?)?;
         let from = params.get_from()?.to_str()?;
         let mail = self::params(params.get_params()?)?;
-        let hold = params.get_extra()?.get_hold_until_unix_ns();
-        let hold_until = Some(UnixNanos(hold)).filter(|hold| hold.0 > 0);
-        let sender = Sender::User { session: self.session.clone(), hold_until };
+        let extra = params.get_extra()?;
+        let hold = Hold {
+            until: Some(UnixNanos(extra.get_hold_until_unix_ns())).filter(|hold| hold.0 > 0),
+            asked: extra.get_hold_asked()?.to_str()?.to_owned(),
+        };
+        let sender = Sender::User { session: self.session.clone(), hold };
         let outcome = begin(&self.service, peer, sender, from, mail);
         answer_begin(outcome, results.get().init_outcome()).await
     }
@@ -300,6 +314,7 @@ impl transaction::Server for Transaction {
             transaction: Rc::clone(&self),
             state: state.clone(),
             spool: RefCell::new(Some(spool)),
+            submitted: Cell::new(None),
         };
         results.get().set_sink(ipc::new_client(sink));
         Ok(())
@@ -311,6 +326,8 @@ struct Sink {
     transaction: Rc<Transaction>,
     state: State,
     spool: RefCell<Option<Spool>>,
+    /// What became of it, if a user sent it.
+    submitted: Cell<Option<(AccountId, SubmissionId)>>,
 }
 
 impl Sink {
@@ -354,7 +371,7 @@ impl Sink {
                 }
                 Ok(fresh_id())
             }
-            Sender::User { session, hold_until } => {
+            Sender::User { session, hold } => {
                 if session.live.check().is_err() {
                     let text = "Log in again";
                     return Err(Refusal::new(451, "4.7.0", text));
@@ -365,9 +382,12 @@ impl Sink {
                     smtputf8: params.smtputf8,
                     eight_bit: params.eight_bit,
                     require_tls: params.require_tls,
-                    hold_until: *hold_until,
+                    hold_until: hold.until,
+                    hold_asked: hold.asked.clone(),
                 };
-                service.submit(session, peer.session, draft, spooled, received).await
+                let id = service.submit(session, peer.session, draft, spooled, received).await?;
+                self.submitted.set(Some((session.live.basis.account, id)));
+                Ok(id.to_string())
             }
         }
     }
@@ -424,6 +444,17 @@ impl message_sink::Server for Sink {
                 tracing::info!(%session, code, text, "message refused");
                 set_refusal(to.init_refused(), &refusal);
             }
+        }
+        Ok(())
+    }
+    async fn heard(
+        self: Rc<Self>,
+        _: message_sink::HeardParams,
+        _: message_sink::HeardResults,
+    ) -> Result<(), capnp::Error> {
+        // Of a stranger's, or before its end, it says nothing.
+        if let Some((account, id)) = self.submitted.take() {
+            self.transaction.service.account(account).heard(id);
         }
         Ok(())
     }

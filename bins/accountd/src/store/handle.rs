@@ -144,6 +144,11 @@ impl Account {
         self.write(move |index| index.submit(submission)).await
     }
 
+    /// The client heard that this was submitted: the same again is no repeat.
+    pub fn heard(&self, id: SubmissionId) {
+        self.shared.hear(id);
+    }
+
     /// Rows of the outbox behind `after`, oldest first; at most 100.
     ///
     /// # Errors

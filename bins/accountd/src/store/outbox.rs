@@ -31,6 +31,7 @@ impl Index {
         // The account has one writer: what is not known here is not known in the transaction.
         let now = self.ports.clock.now();
         let first = self.database.read(|c| first_of(c, &submission, now))?;
+        let first = first.filter(|id| *id == submission.id || !self.shared.was_heard(*id));
         if let Some(id) = first {
             return Ok(Submitted { id, copy: None, repeat: true });
         }

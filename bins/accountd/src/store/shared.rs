@@ -7,7 +7,7 @@ use super::{
     types::{FIRST_MODSEQ, ModSeq},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -16,10 +16,13 @@ use std::{
 };
 use storage::Gate;
 use tokio::sync::watch;
-use types::AccountId;
+use types::{AccountId, SubmissionId};
 
 /// No limit, in the atomic that holds one.
 const NO_QUOTA: u64 = u64::MAX;
+
+/// Submissions of an account that are known to have been heard; the oldest are forgotten first.
+const MAX_HEARD: usize = 1024;
 
 /// One account's part in memory.
 pub(crate) struct Shared {
@@ -35,6 +38,7 @@ pub(crate) struct Shared {
     quota: AtomicU64,
     leases: Mutex<Leases>,
     coming: AtomicUsize,
+    heard: Mutex<VecDeque<SubmissionId>>,
 }
 
 #[derive(Default)]
@@ -55,7 +59,26 @@ impl Shared {
             quota: AtomicU64::new(NO_QUOTA),
             leases: Mutex::default(),
             coming: AtomicUsize::new(0),
+            heard: Mutex::default(),
         }
+    }
+
+    /// The client knows that this one was taken: the same again is another one. Kept in memory
+    /// alone, as it is worth no sync: what is forgotten is a repeat for the rest of its time.
+    pub(crate) fn hear(&self, id: SubmissionId) {
+        let mut heard = self.heard();
+        if heard.len() >= MAX_HEARD {
+            heard.pop_front();
+        }
+        heard.push_back(id);
+    }
+
+    pub(crate) fn was_heard(&self, id: SubmissionId) -> bool {
+        self.heard().contains(&id)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, VecDeque<SubmissionId>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deliveries that were announced and are not done.
@@ -183,6 +206,19 @@ mod tests {
         assert_eq!(shared.seen_by_all(), 9);
         drop(b);
         assert_eq!(shared.seen_by_all(), 12);
+    }
+
+    #[test]
+    fn the_oldest_that_was_heard_is_forgotten() {
+        let shared = Shared::new(AccountId::from_bytes([1; 10]), Instant::now());
+        let id = |n: usize| {
+            let mut octets = [0; SubmissionId::OCTETS];
+            octets[..8].copy_from_slice(&n.to_be_bytes());
+            SubmissionId::from_bytes(octets)
+        };
+        (0..=MAX_HEARD).for_each(|n| shared.hear(id(n)));
+        assert!(!shared.was_heard(id(0)));
+        assert!(shared.was_heard(id(1)) && shared.was_heard(id(MAX_HEARD)));
     }
 
     #[test]

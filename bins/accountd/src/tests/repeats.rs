@@ -1,11 +1,15 @@
 //! What comes again because its sender did not hear the answer, and what only looks like it.
 
-use super::{Bench, LoggedIn, PASSWORD, deliver, log_in, on_a_local_set, open, session, submit};
+use super::{
+    Bench, LoggedIn, PASSWORD, deliver, give, log_in, on_a_local_set, open, rcpt, session,
+    set_peer, submit,
+};
 use ipc::{
     Role,
     schema::{
         accountd_capnp::{mx_door, queue_door, submission_door},
         control_capnp::{account_admin, problem},
+        inbound_capnp::{begun, message_sink, submitter},
         queue_capnp::outbox,
     },
 };
@@ -20,20 +24,26 @@ async fn waiting(bench: &Bench) -> u32 {
     response.get().unwrap().get_items().unwrap().len()
 }
 
+const BOB: &str = "bob@example.org";
+
+/// Bob's right to send.
+async fn submitter(bench: &Bench) -> submitter::Client {
+    bench.set_password("bob", PASSWORD).await;
+    let door: submission_door::Client = bench.door(Role::SmtpdSubmission, 0).await;
+    let authenticator = door.authenticator_request().send().pipeline.get_authenticator();
+    match log_in(&authenticator, BOB, PASSWORD).await.unwrap() {
+        LoggedIn::Submitter(submitter, _) => submitter,
+        _ => panic!("no submitter"),
+    }
+}
+
 #[test]
 fn a_submission_that_comes_again_is_the_first_one() {
     on_a_local_set(async {
         let folder = tempfile::tempdir().unwrap();
         let bench = Bench::start(folder.path());
-        bench.set_password("bob", PASSWORD).await;
-        let door: submission_door::Client = bench.door(Role::SmtpdSubmission, 0).await;
-        let authenticator = door.authenticator_request().send().pipeline.get_authenticator();
-        let LoggedIn::Submitter(submitter, _) =
-            log_in(&authenticator, "bob@example.org", PASSWORD).await.unwrap()
-        else {
-            panic!("no submitter");
-        };
-        let bob = "bob@example.org";
+        let submitter = submitter(&bench).await;
+        let bob = BOB;
         let send = async |to: &[&str], message: &str| {
             let message = format!("From: {bob}\r\n{message}");
             submit(&submitter, bob, to, message.as_bytes()).await.unwrap()
@@ -51,6 +61,55 @@ fn a_submission_that_comes_again_is_the_first_one() {
         let alarm = "Subject: the disk is full\r\n\r\n";
         let one = send(&["x@elsewhere.example"], alarm).await;
         assert_ne!(send(&["x@elsewhere.example"], alarm).await, one);
+        assert_eq!(waiting(&bench).await, 5);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_submission_that_was_heard_is_none_that_comes_again() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::start(folder.path());
+        let submitter = submitter(&bench).await;
+        // Held until then, in the client's words; gives what was answered, and who hears whether that
+        // was heard.
+        let send = async |until: i64, asked: &str| -> (String, message_sink::Client) {
+            let mut request = submitter.begin_request();
+            set_peer(request.get().init_peer());
+            request.get().set_from(BOB);
+            let mut extra = request.get().init_extra();
+            extra.set_hold_until_unix_ns(until);
+            extra.set_hold_asked(asked);
+            let response = request.send().promise.await.unwrap();
+            let outcome = response.get().unwrap().get_outcome().unwrap().which().unwrap();
+            let begun::Which::Transaction(transaction) = outcome else { panic!("refused") };
+            let transaction = transaction.unwrap();
+            assert_eq!(rcpt(&transaction, "x@elsewhere.example").await, 250);
+            let sink = transaction.data_request().send().pipeline.get_sink();
+            let message = b"From: bob@example.org\r\nMessage-ID: <1@pc.example>\r\n\r\nhi\r\n";
+            (give(&sink, message).await.unwrap(), sink)
+        };
+        let hears = async |sink: message_sink::Client| {
+            sink.heard_request().send().promise.await.unwrap();
+        };
+        let (first, answer) = send(0, "").await;
+        hears(answer).await;
+        let (second, _) = send(0, "").await;
+        assert_ne!(second, first, "it is meant");
+        let (again, answer) = send(0, "").await;
+        assert_eq!(again, second, "of that nobody knows");
+        // That it was taken before is an answer that is heard, too.
+        hears(answer).await;
+        let (third, _) = send(0, "").await;
+        assert_ne!(third, second);
+        assert_eq!(waiting(&bench).await, 3);
+
+        // For later, and for still later; "in a minute" is another time when it is said again.
+        let (later, _) = send(2_000_000_000_000_000_000, "60").await;
+        assert_eq!(send(2_000_000_001_000_000_000, "60").await.0, later);
+        assert_ne!(send(2_000_000_060_000_000_000, "120").await.0, later);
+        assert_ne!(later, third);
         assert_eq!(waiting(&bench).await, 5);
         bench.stop().await;
     });

@@ -108,6 +108,12 @@ impl Connection {
         self.session.as_ref().is_some_and(Session::is_between_commands)
     }
 
+    /// Whether the client has said more than was looked at so far.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.input.as_slice().is_empty()
+    }
+
     /// What was counted, and begins anew.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
