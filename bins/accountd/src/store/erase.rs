@@ -8,7 +8,7 @@ use super::{
     segments::{self, Place},
     types::{ContentId, ModSeq},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use storage::{
     Error,
     rusqlite::{OptionalExtension as _, params},
@@ -121,11 +121,25 @@ impl Index {
     /// Rewrites one step of a sealed segment that is more than half dead: the living go to the open
     /// one, and when none is left, the row goes in a commit, then the file. Says whether there was
     /// anything to do.
+    ///
+    /// A content that cannot be read is not moved: its segment stays as it is, with an alarm, and is
+    /// left alone for some hours. What was appended before it is committed, or each try would add
+    /// the same again.
     pub(crate) fn compact(&mut self) -> Result<bool, StoreError> {
+        let now = self.ports.clock.monotonic();
+        let shared = Arc::clone(&self.shared);
         let worst: Option<i64> = self.database.read(|c| {
-            let query =
-                "SELECT id FROM segment WHERE sealed = 1 AND dead * 2 > len ORDER BY id LIMIT 1";
-            c.query_row(query, [], |r| r.get(0)).optional().map_err(StoreError::from)
+            let mut query = c.prepare_cached(
+                "SELECT id FROM segment WHERE sealed = 1 AND dead * 2 > len ORDER BY id",
+            )?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                let seg = row.get(0)?;
+                if !shared.is_spoiled(seg, now) {
+                    return Ok::<_, StoreError>(Some(seg));
+                }
+            }
+            Ok(None)
         })?;
         let Some(seg) = worst else { return Ok(false) };
         let living: Vec<(i64, [u8; 16])> = self.database.read(|c| {
@@ -146,7 +160,19 @@ impl Index {
                 let id = ContentId(id);
                 let position = segments::position(c, id)?.ok_or(StoreError::ContentGone)?;
                 files.compressed(c, id, &position)
-            })?;
+            });
+            let data = match data {
+                Ok(data) => data,
+                Err(error) => {
+                    if shared.spoil(seg, now) {
+                        let why = format!(
+                            "segment {seg} is not compacted: content {id} cannot be read: {error}"
+                        );
+                        (self.ports.alarm)(shared.id, &why);
+                    }
+                    break;
+                }
+            };
             bytes += data.len() as u64;
             moved.push((
                 id,
@@ -154,8 +180,11 @@ impl Index {
                 self.append_record(&ObjectId::from_bytes(oid), data)?,
             ));
         }
-        self.sync_tail()?;
         let is_last = moved.len() == all;
+        if moved.is_empty() && !is_last {
+            return Ok(true);
+        }
+        self.sync_tail()?;
         self.transact(|tx| {
             for (id, zsize, place) in &moved {
                 if let Place::Segment { seg: to, off } = place {

@@ -12,12 +12,17 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use storage::Gate;
 use tokio::sync::watch;
 use types::{AccountId, SubmissionId};
 
+/// A segment that could not be compacted for a content that cannot be read is tried again after
+/// this: its message may have been removed.
+pub(crate) const SPOILED_FOR: Duration = Duration::from_secs(6 * 3600);
+/// Such segments remembered of one account. What is forgotten is tried once more, no worse.
+const MAX_SPOILED: usize = 64;
 /// No limit, in the atomic that holds one.
 const NO_QUOTA: u64 = u64::MAX;
 
@@ -39,6 +44,8 @@ pub(crate) struct Shared {
     leases: Mutex<Leases>,
     coming: AtomicUsize,
     heard: Mutex<VecDeque<SubmissionId>>,
+    /// Segments with a content that cannot be read, and when that was last seen.
+    spoiled: Mutex<BTreeMap<i64, Instant>>,
 }
 
 #[derive(Default)]
@@ -60,6 +67,7 @@ impl Shared {
             leases: Mutex::default(),
             coming: AtomicUsize::new(0),
             heard: Mutex::default(),
+            spoiled: Mutex::default(),
         }
     }
 
@@ -118,6 +126,26 @@ impl Shared {
     /// All leases have told their clients of what happened up to here.
     pub(crate) fn seen_by_all(&self) -> ModSeq {
         self.leases().seen.values().copied().min().unwrap_or(ModSeq::MAX)
+    }
+
+    /// Whether a segment is to be left alone by compaction.
+    pub(crate) fn is_spoiled(&self, seg: i64, now: Instant) -> bool {
+        let since = self.spoiled().get(&seg).copied();
+        since.is_some_and(|since| now.saturating_duration_since(since) < SPOILED_FOR)
+    }
+
+    /// Remembers that a content in it cannot be read; says whether that is news.
+    pub(crate) fn spoil(&self, seg: i64, now: Instant) -> bool {
+        let mut spoiled = self.spoiled();
+        if !spoiled.contains_key(&seg) && spoiled.len() >= MAX_SPOILED {
+            let oldest = spoiled.iter().min_by_key(|(_, since)| **since).map(|(seg, _)| *seg);
+            oldest.and_then(|seg| spoiled.remove(&seg));
+        }
+        spoiled.insert(seg, now).is_none()
+    }
+
+    fn spoiled(&self) -> MutexGuard<'_, BTreeMap<i64, Instant>> {
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
@@ -219,6 +247,24 @@ mod tests {
         (0..=MAX_HEARD).for_each(|n| shared.hear(id(n)));
         assert!(!shared.was_heard(id(0)));
         assert!(shared.was_heard(id(1)) && shared.was_heard(id(MAX_HEARD)));
+    }
+
+    #[test]
+    fn spoiled_segments_are_bounded_and_tried_again() {
+        let now = Instant::now();
+        let shared = Shared::new(AccountId::from_bytes([1; 10]), now);
+        let ids = 0..i64::try_from(MAX_SPOILED).unwrap();
+        for (seg, at) in ids.zip(1u64..) {
+            assert!(shared.spoil(seg, now + Duration::from_secs(at)));
+        }
+        let late = now + SPOILED_FOR;
+        assert!(shared.is_spoiled(0, late));
+        assert!(!shared.is_spoiled(0, late + Duration::from_secs(1)));
+        assert!(!shared.spoil(0, late), "known");
+        assert!(shared.is_spoiled(0, late + Duration::from_secs(1)));
+        assert!(shared.spoil(1000, late));
+        assert!(shared.spoil(1, late), "the oldest was forgotten");
+        assert_eq!(shared.spoiled().len(), MAX_SPOILED);
     }
 
     #[test]

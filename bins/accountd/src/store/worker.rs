@@ -644,14 +644,28 @@ impl Writer {
     }
 }
 
-/// One step of each kind of upkeep.
-fn look_after(index: &mut Index, idle: Duration) -> Result<bool, StoreError> {
-    if idle >= IDLE_DRAIN && index.staged_bytes > 0 {
-        index.drain()?;
+/// One step of each kind of upkeep. One that fails keeps the others from nothing: where no room is
+/// left to drain, some is to be erased.
+pub(crate) fn look_after(index: &mut Index, idle: Duration) -> Result<bool, StoreError> {
+    if index.damaged.is_some() {
+        // Left as it is.
+        return Ok(false);
     }
-    index.erase()?;
-    index.compact()?;
-    index.purge()
+    let mut outcome = Ok(false);
+    if idle >= IDLE_DRAIN && index.staged_bytes > 0 {
+        outcome = index.drain();
+    }
+    for step in [Index::erase, Index::compact, Index::purge] {
+        // Nothing is written behind a sync that failed.
+        if health(&outcome) == Health::Fatal {
+            break;
+        }
+        let done = step(index);
+        if outcome.is_ok() || health(&done) == Health::Fatal {
+            outcome = done;
+        }
+    }
+    outcome
 }
 
 /// A reader's open account.

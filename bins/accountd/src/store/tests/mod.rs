@@ -7,4 +7,5 @@ mod ledger;
 mod operations;
 mod texts;
 mod threads;
+mod upkeep;
 mod world;

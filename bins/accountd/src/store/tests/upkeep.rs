@@ -1,0 +1,159 @@
+//! Upkeep of accounts: segments that cannot be compacted, and what goes on all the same.
+
+use super::world::{
+    Seeded, World, body, bytes_of, inbox, mailbox, message, now, segment_folder, small,
+};
+use crate::store::{
+    Tuning, UidSet,
+    index::Index,
+    shared::SPOILED_FOR,
+    verify::{self, Check},
+    worker::look_after,
+};
+use std::{collections::BTreeMap, time::Duration};
+use storage::Fault;
+
+fn number(index: &mut Index, sql: &str) -> i64 {
+    index
+        .database
+        .read(|c| c.query_row(sql, [], |r| r.get(0)).map_err(storage::Error::from))
+        .unwrap()
+}
+
+/// The contents in each sealed segment, in the order in which they lie there; uid n has content n.
+fn sealed(index: &mut Index) -> BTreeMap<i64, Vec<u32>> {
+    let mut all: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    index
+        .database
+        .read(|c| {
+            let mut query = c.prepare(
+                "SELECT seg, c.id FROM content c JOIN segment s ON s.id = c.seg
+                 WHERE sealed = 1 ORDER BY seg, off",
+            )?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                all.entry(row.get(0)?).or_default().push(row.get(1)?);
+            }
+            Ok::<_, storage::Error>(())
+        })
+        .unwrap();
+    all
+}
+
+/// Turns a bit in the middle of a content.
+fn damage(world: &World, index: &mut Index, content: u32) -> i64 {
+    let (seg, at): (i64, usize) = index
+        .database
+        .read(|c| {
+            let middle = "SELECT seg, off + zsize / 2 FROM content WHERE id = ?1";
+            c.query_row(middle, [content], |r| Ok((r.get(0)?, r.get(1)?)))
+                .map_err(storage::Error::from)
+        })
+        .unwrap();
+    let path = segment_folder(world.root()).join(format!("{seg:08}"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    seg
+}
+
+fn end(index: &Index) -> (i64, u64) {
+    let tail = index.tail.as_ref().unwrap();
+    (tail.id, tail.len)
+}
+
+#[test]
+fn a_damaged_content_stops_its_own_segment_alone() {
+    let world = World::new(60);
+    let tuning = Tuning { segment_len: 400_000, keep_expunged: 2, ..small() };
+    let mut index = world.create(tuning);
+    let random = Seeded::new(6);
+    let texts: Vec<Vec<u8>> = (0..14).map(|_| body(&random, 300_000)).collect();
+    for text in &texts {
+        index.deliver(&[message(inbox(), text.clone(), now(&world))]).pop().unwrap().unwrap();
+    }
+    let id = mailbox(&mut index, "Inbox");
+    let sealed = sealed(&mut index);
+    assert!(sealed.len() >= 2 && sealed.values().all(|list| list.len() >= 4), "{sealed:?}");
+    let kept: Vec<u32> = sealed.values().flat_map(|list| [list[0], list[list.len() - 1]]).collect();
+    let broken = kept[1];
+    let spoiled = damage(&world, &mut index, broken);
+    assert_eq!(Some(&spoiled), sealed.keys().next(), "the one that is looked at first");
+    let gone = sealed.values().flatten().copied().filter(|uid| !kept.contains(uid));
+    let gone = UidSet::from_uids(gone);
+    index.expunge(id, &gone, false).unwrap();
+
+    let tombstones = "SELECT count(*) FROM msg WHERE expunged = 1";
+    assert!(number(&mut index, tombstones) > 2);
+
+    // The first step meets the damage; what comes behind it in the same round is done.
+    look_after(&mut index, Duration::ZERO).unwrap();
+    assert_eq!(number(&mut index, tombstones), 0, "purged");
+    for _ in 1..sealed.len() {
+        look_after(&mut index, Duration::ZERO).unwrap();
+    }
+    let is_there = |seg: i64| segment_folder(world.root()).join(format!("{seg:08}")).exists();
+    for seg in sealed.keys() {
+        assert_eq!(is_there(*seg), *seg == spoiled, "segment {seg}");
+    }
+
+    // Any number of tries adds nothing: at once, after the account was closed, after hours.
+    let before = end(&index);
+    for _ in 0..5 {
+        look_after(&mut index, Duration::ZERO).unwrap();
+    }
+    drop(index);
+    let mut index = world.open(tuning).unwrap();
+    look_after(&mut index, Duration::ZERO).unwrap();
+    for _ in 0..3 {
+        world.clock.advance(SPOILED_FOR);
+        look_after(&mut index, Duration::ZERO).unwrap();
+    }
+    assert_eq!(end(&index), before);
+    let alarms = world.alarms.lock().unwrap().clone();
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    let said = format!("segment {spoiled} is not compacted: content {broken} ");
+    assert!(alarms[0].starts_with(&said), "{alarms:?}");
+
+    // It is reported as ever, and all else is whole.
+    let found = verify::all(&mut index, false).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].check, Check::Content);
+    assert!(found[0].what.starts_with(&format!("content {broken}: ")), "{found:?}");
+    for uid in kept.iter().copied().filter(|uid| *uid != broken) {
+        let text = &texts[usize::try_from(uid).unwrap() - 1];
+        assert!(bytes_of(&mut index, id, uid).unwrap() == *text, "uid {uid}");
+    }
+
+    // With the message its segment goes.
+    index.expunge(id, &UidSet::from_uids([broken]), false).unwrap();
+    world.clock.advance(SPOILED_FOR);
+    look_after(&mut index, Duration::ZERO).unwrap();
+    assert!(!is_there(spoiled));
+    assert_eq!(verify::all(&mut index, false).unwrap(), []);
+}
+
+#[test]
+fn upkeep_that_fails_keeps_the_rest_from_nothing_but_a_failed_sync_does() {
+    let world = World::new(61);
+    let mut index = world.create(small());
+    index.deliver(&[message(inbox(), b"one".to_vec(), now(&world))]).pop().unwrap().unwrap();
+    let id = mailbox(&mut index, "Inbox");
+    // The folder of segments is not there, so nothing can be drained.
+    let (folder, aside) = (segment_folder(world.root()), world.root().join("aside"));
+    std::fs::rename(&folder, &aside).unwrap();
+    index.deliver(&[message(inbox(), b"two".to_vec(), now(&world))]).pop().unwrap().unwrap();
+    index.expunge(id, &UidSet::from_uids([2]), false).unwrap();
+    let idle = Duration::from_secs(3600);
+    assert!(look_after(&mut index, idle).is_err_and(|e| e.is_temporary()));
+    assert_eq!(number(&mut index, "SELECT count(*) FROM content"), 1, "erased all the same");
+    std::fs::rename(&aside, &folder).unwrap();
+
+    index.expunge(id, &UidSet::from_uids([1]), false).unwrap();
+    let before: u64 = world.disk.syncs().values().sum();
+    world.disk.inject(Fault::SyncFails(0));
+    let outcome = look_after(&mut index, idle);
+    assert!(matches!(outcome, Err(crate::store::StoreError::Stopped)), "{outcome:?}");
+    let after: u64 = world.disk.syncs().values().sum();
+    assert_eq!(after, before + 1, "nothing comes behind it");
+}
