@@ -360,7 +360,7 @@ impl Sink {
                 let message = spooled.with_prefix(prefix.into_bytes());
                 let _announced = service.announce(&self.state.targets);
                 let parsed = service.parsers.parse(&message).await?;
-                let identity = Identity::Stranger(from.clone());
+                let identity = Identity::Stranger { from: from.clone(), ip: peer.ip };
                 service.deliver(&message, &parsed, self.state.targets.clone(), &identity).await?;
                 let msg = parsed.facts.as_ref().and_then(|facts| facts.message_id.as_deref());
                 tracing::info!(session = %peer.session, msg, "message taken");

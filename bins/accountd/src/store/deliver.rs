@@ -104,6 +104,19 @@ impl Index {
         Ok(outcomes)
     }
 
+    /// Notes that a delivery was made: what comes with this id until then is a repeat.
+    pub(crate) fn remember_delivery(
+        &mut self,
+        id: DeliveryId,
+        until: UnixNanos,
+    ) -> Result<(), StoreError> {
+        self.transact(|tx| {
+            tx.c.prepare_cached("INSERT OR REPLACE INTO delivered VALUES (?1, ?2)")?
+                .execute(params![id.as_bytes(), until.0])?;
+            Ok(())
+        })
+    }
+
     /// Forgets that a delivery was made: what comes next with this id is new.
     pub(crate) fn forget_delivery(&mut self, id: DeliveryId) -> Result<(), StoreError> {
         self.transact(|tx| {

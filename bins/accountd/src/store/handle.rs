@@ -107,6 +107,18 @@ impl Account {
         self.pool.deliver(&self.shared, message).await
     }
 
+    /// Notes that a delivery was made: what comes with this id until then is a repeat.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn remember_delivery(
+        &self,
+        id: DeliveryId,
+        until: UnixNanos,
+    ) -> Result<(), StoreError> {
+        self.write(move |index| index.remember_delivery(id, until)).await
+    }
+
     /// Forgets that a delivery was made: what comes next with this id is new.
     ///
     /// # Errors

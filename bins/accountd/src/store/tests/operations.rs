@@ -153,6 +153,13 @@ fn repeats_quota_and_bad_targets_are_told_apart_in_one_group() {
     for _ in 0..2 {
         assert!(matches!(index.deliver(&[unremembered()])[0], Ok(Delivered::Stored(_))));
     }
+    // Noted afterwards, and anew.
+    index.remember_delivery(id, now(&world).plus(Duration::from_secs(5))).unwrap();
+    index.remember_delivery(id, now(&world).plus(Duration::from_secs(20))).unwrap();
+    world.clock.advance(Duration::from_secs(10));
+    assert!(matches!(index.deliver(&[unremembered()])[0], Ok(Delivered::Repeat)));
+    world.clock.advance(Duration::from_secs(11));
+    assert!(matches!(index.deliver(&[unremembered()])[0], Ok(Delivered::Stored(_))));
 }
 
 #[test]
