@@ -30,13 +30,7 @@ use anyhow::Context as _;
 use config::directory::{Host, edit::Edit};
 use daemon::Workers;
 use ipc::{Acceptor, Dialer, Limits, Line, Stream};
-use std::{
-    cell::{Cell, RefCell},
-    path::PathBuf,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 use storage::{Disk, Open};
 use tokio::{net::UnixListener, sync::mpsc, time::Instant};
 use types::{AccountId, Address, Clock, Domain, Secret};
@@ -170,7 +164,7 @@ fn open(grants: &Grants) -> anyhow::Result<Rc<Service>> {
         clock: Arc::clone(&grants.clock),
         boot_clock,
         clear_text: slice.clear_text_logins.clone(),
-        admin_changes: Cell::new(0),
+        admin_changes: Arc::default(),
     };
     let parsers = grants.parsers.iter().map(|dialer| Line::new(dialer.clone(), Limits::default()));
     Ok(Rc::new(Service {

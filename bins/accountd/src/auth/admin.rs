@@ -1,8 +1,9 @@
 //! The administrators' password: one, without a name, kept like an account's but in accountd.db.
 
 use super::authority::{Authority, Failure, NOBODY};
-use super::{live::Revoked, opaque, verifier::Verifier};
+use super::{live::Revoked, opaque, records::Records, verifier::Verifier};
 use crate::peer::Peer;
+use std::sync::{Arc, atomic::Ordering};
 use types::Secret;
 
 const ADMIN: &str = "admin";
@@ -19,17 +20,22 @@ impl Authority {
     pub(crate) async fn set_admin_password(&self, password: Secret<String>) -> Result<(), Failure> {
         let verifier = self.derive(&Peer::ourselves(), password).await?;
         let sealed = self.pepper.seal(NOBODY, &verifier.encode()).await?;
-        // Before, as who asked for it may be gone when it is done; and after, for who was let in by
-        // the old one meanwhile.
-        self.admin_changes.set(self.admin_changes.get() + 1);
-        self.vault.run(move |records| records.set_verifier(ADMIN, &sealed)).await?;
-        self.admin_changes.set(self.admin_changes.get() + 1);
+        let changes = Arc::clone(&self.admin_changes);
+        // Counted where it is written, directly behind that and whether or not the writing was heard
+        // to succeed: who asked for the change may be gone by then, and whoever was let in by what was
+        // read before has a proof of the count before.
+        let write = move |records: &mut Records| {
+            let written = records.set_verifier(ADMIN, &sealed);
+            changes.fetch_add(1, Ordering::AcqRel);
+            written
+        };
+        self.vault.run(write).await?;
         Ok(())
     }
 
     /// Whether what was proved is still the password.
     pub(crate) fn check_admin(&self, proof: AdminProof) -> Result<(), Revoked> {
-        if proof.changes == self.admin_changes.get() {
+        if proof.changes == self.admin_changes.load(Ordering::Acquire) {
             Ok(())
         } else {
             Err(Revoked("the administrators' password was changed"))
@@ -43,8 +49,8 @@ impl Authority {
         password: &str,
     ) -> Result<AdminProof, Failure> {
         let now = self.clock.now();
-        // Before it is checked: a change meanwhile leaves a proof of nothing.
-        let proof = AdminProof { changes: self.admin_changes.get() };
+        // Before it is read: a change meanwhile leaves a proof of nothing.
+        let proof = AdminProof { changes: self.admin_changes.load(Ordering::Acquire) };
         if !self.failed.borrow().may_try(peer.ip, now) {
             return Err(Failure::TooManyFailures);
         }

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{directory::Directories, peer::Peer};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use types::{AccountId, Address, Clock, Secret, UnixNanos};
@@ -166,7 +166,7 @@ pub(crate) struct Authority {
     /// Services of listeners where log-in is allowed without TLS.
     pub(crate) clear_text: Vec<String>,
     /// How often the administrators' password was changed in this life of the process.
-    pub(crate) admin_changes: Cell<u64>,
+    pub(crate) admin_changes: Arc<AtomicU64>,
 }
 
 impl Authority {

@@ -33,6 +33,7 @@ pub(crate) mod testing {
 
     #[derive(Default)]
     pub(crate) struct Counting {
+        pub(crate) seals: Cell<u32>,
         pub(crate) opens: Cell<u32>,
         pub(crate) macs: Cell<u32>,
         pub(crate) away: Cell<bool>,
@@ -53,6 +54,7 @@ pub(crate) mod testing {
         fn seal<'a>(&'a self, account: AccountId, plain: &'a [u8]) -> Answer<'a, Vec<u8>> {
             Box::pin(async move {
                 self.here()?;
+                self.seals.set(self.seals.get() + 1);
                 Ok([tag(account, plain), plain.to_vec()].concat())
             })
         }

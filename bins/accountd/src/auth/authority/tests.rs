@@ -13,6 +13,7 @@ use aws_lc_rs::pbkdf2;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use config::directory::{Host, edit::Edit};
 use daemon::Workers;
+use std::task::Poll;
 use storage::Open;
 use types::{ManualClock, SessionId};
 
@@ -63,7 +64,7 @@ async fn bench() -> Bench {
         clock: Arc::new(clock.clone()),
         boot_clock: Rc::new(move || boot.monotonic() - boot_start),
         clear_text: vec!["local/submission".into()],
-        admin_changes: Cell::default(),
+        admin_changes: Arc::default(),
     });
     authority.prepare().await.unwrap();
     authority.set_password(ann(), Secret::new(PASSWORD.into())).await.unwrap();
@@ -361,6 +362,41 @@ async fn the_administrator() {
         assert_eq!(authority.admin_login(&peer, "x").await, Err(Failure::BadCredentials));
     }
     assert_eq!(authority.admin_login(&peer, "sesame sesame").await, Err(Failure::TooManyFailures));
+}
+
+#[tokio::test]
+async fn who_came_in_while_the_administrators_password_was_changed_is_out() {
+    let bench = bench().await;
+    let (authority, peer) = (&bench.authority, peer());
+    authority.set_admin_password(Secret::new("sesame sesame".into())).await.unwrap();
+    // The store stands still, so that both wait there: first who comes in, then the change, whose asker
+    // goes away before it is done.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let standing = authority.vault.run(move |_| {
+        let _released = released.recv();
+        Ok(())
+    });
+    let mut standing = std::pin::pin!(standing);
+    assert!(futures::poll!(standing.as_mut()).is_pending());
+    let mut login = std::pin::pin!(authority.admin_login(&peer, "sesame sesame"));
+    assert!(futures::poll!(login.as_mut()).is_pending());
+    let mut change = Box::pin(authority.set_admin_password(Secret::new("open open open".into())));
+    let before = bench.pepper.seals.get();
+    std::future::poll_fn(|context| {
+        assert!(change.as_mut().poll(context).is_pending());
+        // In the same poll it was given to the store.
+        if bench.pepper.seals.get() > before { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    drop(change);
+    release.send(()).unwrap();
+    standing.await.unwrap();
+    let proof = login.await.unwrap();
+    authority.vault.run(|_| Ok(())).await.unwrap();
+    assert!(authority.check_admin(proof).is_err(), "let in by what was the password");
+    assert!(authority.admin_login(&peer, "sesame sesame").await.is_err());
+    let proof = authority.admin_login(&peer, "open open open").await.unwrap();
+    assert!(authority.check_admin(proof).is_ok());
 }
 
 #[tokio::test]
