@@ -40,8 +40,10 @@ struct Rcpt {
 }
 
 interface Delivery {
-  deliver @0 (queueId :Data, from :Text, to :Text, headerPrefix :Text) -> (sink :DeliverySink);
-  # A local recipient, judged as origin local. Exactly once per (queueId, account).
+  deliver @0 (queueId :Data, from :Text, to :Text, headerPrefix :Text, notification :Bool) -> (sink :DeliverySink);
+  # A local recipient, judged as origin local. Exactly once per (queueId, account). notification: the
+  # queue tells one of our users what became of his mail, which it does also where his domain is
+  # switched off.
   isLocal @1 (addresses :List(Text), from :Text) -> (local :List(Bool), suspended :Bool);
   # Asked before each attempt. suspended: the domain of this reverse-path is switched off, and what
   # was taken from it before waits.

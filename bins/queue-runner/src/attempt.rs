@@ -223,6 +223,7 @@ async fn to_accountd(
     params.set_queue_id(recipient.queue_id.as_bytes());
     params.set_from(&group.message.from);
     params.set_to(&recipient.address);
+    params.set_notification(group.message.report);
     let answer = within(SHORT, request.send().promise).await?;
     let sink = answer.get()?.get_sink()?;
     for_each_chunk(shared, group.message.submission, async |chunk| {
@@ -417,6 +418,14 @@ async fn try_settle(
             reports.extend(written.await.context("report to the sender")?);
         }
     }
+    let mut given_up = Vec::new();
+    for ((recipient, outcome), (_, what)) in group.recipients.iter().zip(outcomes).zip(&settled) {
+        if let (Settled::Gone, Outcome::Temporary(failure) | Outcome::Ours(failure)) =
+            (what, outcome)
+        {
+            given_up.push((recipient, failure));
+        }
+    }
     let reported = reports.len();
     let work = move |shelf: &mut Shelf| {
         let done = shelf.settle(&settled, &reports, now);
@@ -427,6 +436,12 @@ async fn try_settle(
         })
     };
     shared.worker.run(work).await??;
+    // What no server ever refused for good, and is gone all the same: somebody may want to look why.
+    for (recipient, failure) in given_up {
+        tracing::warn!(queue_id = %recipient.queue_id, account = group.message.account,
+            msg = group.message.message_id, to = recipient.address, detail = failure.line(),
+            reported, "given up");
+    }
     shared.remember_faults(&remember);
     for count in counts {
         shared.figures.count(count);

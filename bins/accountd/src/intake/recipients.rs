@@ -29,6 +29,8 @@ pub(crate) enum From<'a> {
     Local,
     /// The queue, with the authors of the message: submission has checked them.
     Authors(&'a [Address]),
+    /// The queue for itself: what it tells a sender reaches him even where his domain is switched off.
+    Queue(&'a [Address]),
 }
 
 /// What a recipient comes to.
@@ -49,7 +51,10 @@ pub(crate) fn resolve(snapshot: &Snapshot, to: &str, from: From<'_>) -> Recipien
         directory.bare_postmaster().unwrap_or(Resolved::UnknownLocalpart)
     } else {
         match to.parse::<Address>() {
-            Ok(address) => directory.resolve(&address),
+            Ok(address) => match from {
+                From::Queue(_) => directory.resolve_even_disabled(&address),
+                From::Stranger | From::Local | From::Authors(_) => directory.resolve(&address),
+            },
             Err(_) => {
                 return Recipient::Refused(Refusal::new(553, "5.1.3", "Not a valid address"));
             }
@@ -66,7 +71,7 @@ pub(crate) fn resolve(snapshot: &Snapshot, to: &str, from: From<'_>) -> Recipien
                 (Posting::Public, _) | (Posting::Members, From::Local) => true,
                 // A member who is not logged in cannot be told from somebody who claims to be him.
                 (Posting::Members, From::Stranger) => false,
-                (Posting::Members, From::Authors(authors)) => {
+                (Posting::Members, From::Authors(authors) | From::Queue(authors)) => {
                     !authors.is_empty() && authors.iter().all(is_member)
                 }
             };
@@ -92,7 +97,7 @@ pub(crate) fn resolve(snapshot: &Snapshot, to: &str, from: From<'_>) -> Recipien
 fn members(snapshot: &Snapshot, alias: &config::directory::Alias, from: From<'_>) -> Recipient {
     let directory = &snapshot.directory;
     let wrote = |member: &Address| match from {
-        From::Authors(authors) => {
+        From::Authors(authors) | From::Queue(authors) => {
             authors.iter().any(|author| directory.canonical(author) == *member)
         }
         From::Stranger | From::Local => false,

@@ -167,6 +167,7 @@ impl delivery::Server for DeliveryServer {
             queue,
             prefix: format!("{}{prefix}", header::return_path(&from)),
             to: params.get_to()?.to_str()?.to_owned(),
+            notification: params.get_notification(),
             spool: RefCell::new(Some(self.service.spool_from_queue().map_err(wire::later)?)),
             service: Rc::clone(&self.service),
         };
@@ -204,6 +205,8 @@ struct DeliverySink {
     queue: QueueId,
     prefix: String,
     to: String,
+    /// Of the queue's own, to who sent something.
+    notification: bool,
     spool: RefCell<Option<Spool>>,
 }
 
@@ -235,7 +238,11 @@ impl DeliverySink {
         let authors: Vec<Address> =
             parsed.from_addresses.iter().filter_map(|text| text.parse().ok()).collect();
         let snapshot = service.directories.now();
-        let from = recipients::From::Authors(&authors);
+        let from = if self.notification {
+            recipients::From::Queue(&authors)
+        } else {
+            recipients::From::Authors(&authors)
+        };
         let targets = match recipients::resolve(&snapshot, &self.to, from) {
             Recipient::Targets(targets) => targets,
             Recipient::Remote => return Ok(Outcome::NotLocal),

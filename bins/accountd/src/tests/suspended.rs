@@ -3,7 +3,10 @@
 use super::{Bench, DOMAINS, from_queue, on_a_local_set};
 use ipc::{
     Role,
-    schema::{accountd_capnp::queue_door, queue_capnp::delivery},
+    schema::{
+        accountd_capnp::queue_door,
+        queue_capnp::{delivered, delivery, delivery_sink},
+    },
 };
 
 /// Whether it is suspended, and whether bob is ours.
@@ -34,6 +37,18 @@ fn mail_from_and_to_a_domain_that_is_switched_off_waits() {
             let outcome =
                 from_queue(&delivery, "bob@example.org", b"From: a@b.example\r\n\r\n").await;
             assert_eq!(outcome, if enabled { "stored" } else { "450" });
+            // What the queue tells its users reaches them: they can still read.
+            let mut request = delivery.deliver_request();
+            request.get().set_queue_id(&[6; 10]);
+            request.get().set_to("bob@example.org");
+            request.get().set_notification(true);
+            let sink: delivery_sink::Client = request.send().pipeline.get_sink();
+            let mut request = sink.write_request();
+            request.get().set_chunk(b"From: postmaster@mx.example.org\r\n\r\n");
+            request.send().await.unwrap();
+            let response = sink.commit_request().send().promise.await.unwrap();
+            let outcome = response.get().unwrap().get_outcome().unwrap().which().unwrap();
+            assert!(matches!(outcome, delivered::Which::Stored(())));
             bench.stop().await;
         }
     });

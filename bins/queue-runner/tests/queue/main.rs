@@ -192,6 +192,34 @@ async fn what_comes_from_a_domain_that_is_switched_off_waits() {
 }
 
 #[tokio::test]
+async fn who_sent_from_a_domain_that_stays_switched_off_is_told() {
+    local(async {
+        let (world, _folder) = World::fresh().await;
+        world.seen.suspended.set(true);
+        world.seen.submit(mail(1, ANN, &[BOB]));
+        for (told, seconds) in [(1, 660), (1, 1_300)] {
+            world.until(async |w| w.stored_for(ANN).len() == told).await;
+            world.rests_with(1).await;
+            world.pass(seconds).await;
+        }
+        world.until(async |w| w.stored_for(ANN).len() == 2).await;
+        world.rests_with(0).await;
+        assert!(world.seen.sent.borrow().is_empty());
+        let told = world.stored_for(ANN);
+        assert!(told.iter().all(|one| one.notification), "or accountd would not let it through");
+        let report = String::from_utf8(told[1].content.clone()).unwrap();
+        assert!(report.contains("Action: failed\r\n"), "{report}");
+        assert!(report.contains("Mail from this domain is suspended"), "{report}");
+        // A user's mail does not pass for one.
+        world.seen.suspended.set(false);
+        world.seen.submit(mail(2, "", &["x@local.test"]));
+        world.until(async |w| w.stored_for("x@local.test").len() == 1).await;
+        assert!(!world.stored_for("x@local.test")[0].notification);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn no_notification_about_a_notification() {
     local(async {
         let (world, _folder) = World::fresh().await;

@@ -51,6 +51,7 @@ pub(crate) struct Stored {
     pub(crate) queue_id: Vec<u8>,
     pub(crate) from: String,
     pub(crate) to: String,
+    pub(crate) notification: bool,
     pub(crate) content: Vec<u8>,
 }
 
@@ -263,6 +264,7 @@ impl delivery::Server for Accountd {
             queue_id: params.get_queue_id()?.to_vec(),
             from: params.get_from()?.to_string()?,
             to: params.get_to()?.to_string()?,
+            notification: params.get_notification(),
             content: Vec::new(),
         };
         let sink = Sink { seen: Rc::clone(&self.0), stored: RefCell::new(stored) };

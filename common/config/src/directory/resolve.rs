@@ -44,6 +44,16 @@ impl Directory {
     /// What mail to this address is to do.
     #[must_use]
     pub fn resolve(&self, address: &Address) -> Resolved<'_> {
+        self.look_up(address, false)
+    }
+
+    /// And what word of our own to the user of this address is to do: his domain may be switched off.
+    #[must_use]
+    pub fn resolve_even_disabled(&self, address: &Address) -> Resolved<'_> {
+        self.look_up(address, true)
+    }
+
+    fn look_up(&self, address: &Address, even_disabled: bool) -> Resolved<'_> {
         let is_postmaster = address.localpart().as_str().eq_ignore_ascii_case(POSTMASTER);
         if is_postmaster
             && self.host.names.contains(address.domain())
@@ -60,7 +70,7 @@ impl Directory {
             };
             return self.everything(address).unwrap_or(nobody);
         };
-        if !domain.enabled {
+        if !domain.enabled && !even_disabled {
             return Resolved::DomainDisabled;
         }
         let canonical = self.canonical(address);
