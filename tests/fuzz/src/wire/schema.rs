@@ -205,6 +205,7 @@ interfaces! {
     "MessageSink" inbound::message_sink {
         0 "write" write_params stream;
         1 "commit" commit_params commit_results;
+        2 "heard" heard_params heard_results;
     }
     "Submitter" inbound::submitter {
         0 "begin" begin_params begin_results;
