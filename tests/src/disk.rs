@@ -1,5 +1,6 @@
 //! A small disk of its own, in memory, to be filled up. Needs root, to mount it.
 
+use crate::needs_root;
 use std::{
     fs::File,
     io::Write as _,
@@ -168,9 +169,5 @@ fn run(program: &str, args: &[&str]) -> bool {
 /// Whether this test cannot have a disk of its own; said aloud.
 #[must_use]
 pub fn skipped_without_root() -> bool {
-    let skipped = !rustix::process::geteuid().is_root();
-    if skipped {
-        eprintln!("SKIPPED: needs root to mount a small disk");
-    }
-    skipped
+    !needs_root("mount a small disk")
 }

@@ -34,3 +34,9 @@ pub fn needs(there: bool, why_not: impl FnOnce() -> String) -> bool {
     }
     there
 }
+
+/// Whether this is root, who alone can try some things; if not, that is said, as by [`needs`].
+#[must_use]
+pub fn needs_root(what_for: &str) -> bool {
+    needs(rustix::process::geteuid().is_root(), || format!("only root can {what_for}"))
+}

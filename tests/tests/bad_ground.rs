@@ -7,6 +7,7 @@
 use mox_tests::{
     client::{Imap, Reply, Smtp},
     disk::{Disk, Ext4, skipped_without_root},
+    needs_root,
     tree::{Options, Tree, kill, wait_until},
 };
 use rustix::process::Signal;
@@ -73,7 +74,7 @@ fn ports_and_folders_are_named_when_they_are_not_as_they_must_be() {
         let right = format!("{}:{}", owner.uid(), owner.gid());
         mend(&refusal, &format!("chown -R {right} {}", folder.display()));
     } else {
-        eprintln!("SKIPPED: needs root to give a folder away");
+        let _ = needs_root("give a folder away");
     }
     tree.restart();
     assert_eq!(send(&tree, USER, "behind").unwrap().code, 250);

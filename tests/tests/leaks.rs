@@ -12,6 +12,7 @@
 
 use mox_tests::{
     client::{Imap, Smtp},
+    needs_root,
     tree::{Tree, wait_until},
     wire::Wire,
 };
@@ -220,7 +221,7 @@ fn connections_leave_nothing_behind() {
         eprintln!("{:16} {:?} -> {now:?}", who.0, before.get(who));
     }
     if after.values().all(|held| held.descriptors.is_none()) {
-        eprintln!("SKIPPED: needs root to count descriptors");
+        let _ = needs_root("count descriptors");
     }
     assert!(before.keys().eq(after.keys()), "a process was started again");
     for (then, (who, now)) in before.values().zip(&after) {

@@ -1,6 +1,9 @@
 //! Another user of the machine: no socket, no folder, no process of the server's is open to him.
 
-use mox_tests::tree::{As, Options, Tree, binary};
+use mox_tests::{
+    needs_root,
+    tree::{As, Options, Tree, binary},
+};
 use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::Command,
@@ -18,8 +21,7 @@ fn as_stranger(program: &str, args: &[&str]) -> std::process::Output {
 
 #[test]
 fn another_user_gives_no_orders_and_sees_no_file() {
-    // Becoming somebody else is root's right.
-    if !rustix::process::geteuid().is_root() {
+    if !needs_root("become somebody else") {
         return;
     }
     let tree = Tree::with(Options { who: As::whoever(), ..Options::default() });
@@ -75,7 +77,7 @@ fn another_user_gives_no_orders_and_sees_no_file() {
 
 #[test]
 fn a_folder_in_somebody_elses_hands_is_refused() {
-    if !rustix::process::geteuid().is_root() {
+    if !needs_root("give a folder away") {
         return;
     }
     let place = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Programs of the machine: whether they are there, and running them to their end.
 
-use mox_tests::needs;
+use mox_tests::{needs, needs_root};
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
@@ -36,7 +36,7 @@ pub(crate) fn sasl_has_scram() -> bool {
 
 /// Whether this is root, who alone may start some servers.
 pub(crate) fn as_root() -> bool {
-    needs(rustix::process::geteuid().is_root(), || "only root can start this server".to_owned())
+    needs_root("start this server")
 }
 
 /// Debian's own Python: its modules are not those of another one that stands before it in PATH.
