@@ -34,6 +34,7 @@ pub(crate) const SCHEMA: Schema = Schema {
         // Who does not know of it takes such texts for damaged.
         Migration { sql: include_str!("schema/0002-text-by-content.sql"), min_reader: 2 },
         Migration { sql: include_str!("schema/0003-repeats.sql"), min_reader: 1 },
+        Migration { sql: include_str!("schema/0004-changes-by-uid.sql"), min_reader: 1 },
     ],
 };
 

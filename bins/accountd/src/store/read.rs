@@ -25,6 +25,9 @@ pub(crate) const MAX_BATCH: usize = 256 * 1024;
 const MAX_SMALL: usize = 100;
 /// Bytes a narrow row counts for.
 const ROW_COST: usize = 96;
+/// So many narrow rows are read however late it is: on a busy machine a question costs more than they
+/// do, and one row for each would keep it busy for ever.
+pub(crate) const FEW_ROWS: usize = 256;
 /// UIDs of one answer.
 const MAX_UIDS: u32 = 65_536;
 /// Rows of one answer about threads.
@@ -33,6 +36,13 @@ const MAX_THREAD_ROWS: u32 = 4096;
 const MAX_CONTENTS: u32 = 1000;
 /// Mailboxes and annotations of one answer about changes.
 const MAX_ACCOUNT_CHANGES: u32 = 20_000;
+
+/// One commit gives all its rows one modseq, so a page begins in the middle of it: found by the index,
+/// never by passing over what was told before.
+pub(crate) const CHANGES: &str =
+    "SELECT id, uid, flags, kw, modseq, size, received, saved, thread_id, expunged
+     FROM msg INDEXED BY msg_modseq
+     WHERE mailbox_id = ?1 AND (modseq, uid) > (?2, ?3) ORDER BY modseq, uid";
 
 const MAILBOX: &str = "SELECT id, name, oid, role, uidvalidity, uidnext, n_messages, n_deleted,
   n_unseen, n_unread, bytes, bytes_deleted, createseq, modseq, expunged FROM mailbox";
@@ -256,7 +266,8 @@ pub(crate) fn rows(
         let mut found = query.query(params![mailbox.0, start, end])?;
         while let Some(r) = found.next()? {
             let row = message_row(r)?;
-            if batch.rows.len() * ROW_COST >= MAX_BATCH || view.is_late(batch.rows.len()) {
+            let count = batch.rows.len();
+            if count * ROW_COST >= MAX_BATCH || view.is_late(count / FEW_ROWS) {
                 return Ok(Some(row.uid));
             }
             needs_names |= !row.keywords.is_empty();
@@ -410,27 +421,19 @@ pub(crate) fn changes(
         upto: meta.modseq,
         ..MailboxChanges::default()
     };
-    let mut query = c.prepare_cached(
-        "SELECT id, uid, flags, kw, modseq, size, received, saved, thread_id, expunged
-         FROM msg INDEXED BY msg_modseq
-         WHERE mailbox_id = ?1 AND modseq >= ?2 ORDER BY modseq, uid",
-    )?;
-    let mut found = query.query(params![mailbox.0, from.modseq])?;
+    let mut query = c.prepare_cached(CHANGES)?;
+    let mut found = query.query(params![mailbox.0, from.modseq, from.uid])?;
     let mut last = from;
     let mut needs_names = false;
     while let Some(r) = found.next()? {
         let row = message_row(r)?;
-        let at = ChangesFrom { modseq: row.modseq, uid: row.uid };
-        if at <= from {
-            continue;
-        }
         let count = out.changed.len() + out.gone.len();
-        if count * ROW_COST >= MAX_BATCH || view.is_late(count) {
+        if count * ROW_COST >= MAX_BATCH || view.is_late(count / FEW_ROWS) {
             out.more = Some(last);
             out.upto = last.modseq;
             break;
         }
-        last = at;
+        last = ChangesFrom { modseq: row.modseq, uid: row.uid };
         if r.get::<_, bool>(9)? {
             out.gone.push(row.uid);
         } else {

@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod ledger;
 mod operations;
+mod pages;
 mod texts;
 mod threads;
 mod upkeep;
