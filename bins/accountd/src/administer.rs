@@ -363,6 +363,21 @@ impl Service {
         }
     }
 
+    /// Removes copies of databases that were made before a migration long ago.
+    pub(crate) async fn sweep_copies(&self) {
+        let store = self.store.clone();
+        let found = match self.workers.run(move || store.with_old_copies()).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return tracing::error!(%error, "old copies cannot be looked for"),
+            Err(error) => return tracing::error!(%error, "old copies cannot be looked for"),
+        };
+        for account in found {
+            if let Err(error) = self.store.account(account).remove_old_copies().await {
+                tracing::warn!(%account, %error, "old copies of its database stay");
+            }
+        }
+    }
+
     /// Tells keyholder which domains DKIM signers may be made for.
     pub(crate) async fn tell_hosted(&self) {
         let snapshot = self.directories.now();

@@ -218,6 +218,7 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>, announce:
     service.make_host_keys().await;
     service.find_left_rows().await;
     service.sweep().await;
+    service.sweep_copies().await;
     let mut next_hour = Instant::now() + HOURLY;
     let mut next_write = Instant::now() + WRITE_LIMITS;
     loop {
@@ -235,6 +236,7 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>, announce:
                 tracing::error!(%error, "ticket keys");
             }
             service.sweep().await;
+            service.sweep_copies().await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A database: its one writing connection, the readers beside it, and how both are set up.
 
 use crate::{
-    Disk, Error, RealDisk, Schema,
+    Disk, Error, RealDisk, Schema, copies,
     migrate::{self, State},
 };
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
@@ -20,6 +20,9 @@ use std::{
 /// hold one against us.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a copy leaves free where nobody says otherwise.
+const KEEP_FREE: u64 = 64 << 20;
+
 /// How to open a database.
 #[derive(Clone)]
 pub struct Open {
@@ -29,11 +32,14 @@ pub struct Open {
     pub cache_kib: u32,
     /// Prepared statements kept (about 5 KB each).
     pub statements: usize,
+    /// Room that the copy made before a migration must leave on the disk, or a twentieth of it if
+    /// that is less.
+    pub keep_free: u64,
 }
 
 impl Default for Open {
     fn default() -> Self {
-        Self { disk: Arc::new(RealDisk), cache_kib: 2048, statements: 32 }
+        Self { disk: Arc::new(RealDisk), cache_kib: 2048, statements: 32, keep_free: KEEP_FREE }
     }
 }
 
@@ -78,12 +84,16 @@ impl Database {
     /// newer release untouched.
     ///
     /// # Errors
-    /// [`Error::Newer`] and [`Error::Foreign`] for files that are not for us, else what the disk
-    /// or SQLite says.
+    /// [`Error::Newer`] and [`Error::Foreign`] for files that are not for us, [`Error::DiskFull`]
+    /// where the copy has no room, else what the disk or SQLite says.
     pub fn open(path: &Path, schema: &Schema, how: &Open) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = connect(path, flags, how)?;
         let state = migrate::state(&connection, schema)?;
+        if let State::Older(_) = state {
+            // Before anything is changed.
+            copies::check_room(&connection, path, how)?;
+        }
         if state == State::New {
             // Takes effect before the first page is written, and never again.
             connection.execute_batch("PRAGMA page_size=4096")?;
@@ -101,7 +111,7 @@ impl Database {
                 sync_parent(path, how)?;
             }
             State::Older(from) => {
-                copy_before_migration(&connection, path, from, how)?;
+                copies::make(&connection, path, from, how)?;
                 migrate::run(&mut connection, schema, from)?;
             }
             State::Usable => {}
@@ -251,40 +261,9 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags, how: &Open) -> Result<Conne
 }
 
 /// Makes the name of a new database durable: SQLite syncs the directory for its journals alone.
-fn sync_parent(path: &Path, how: &Open) -> Result<(), Error> {
+pub(crate) fn sync_parent(path: &Path, how: &Open) -> Result<(), Error> {
     let Some(parent) = path.parent() else { return Ok(()) };
     how.disk.sync_dir(parent).map_err(|e| Error::sync("folder of a new database", &e))
-}
-
-/// The copy an administrator goes back to when a migration turns out wrong. It is made by pages in
-/// one step inside SQLite, so it is one state, and it is durable before the migration begins.
-fn copy_before_migration(
-    connection: &Connection,
-    path: &Path,
-    version: u32,
-    how: &Open,
-) -> Result<(), Error> {
-    let target = migrate::copy_path(path, version);
-    // One left by an interrupted attempt is worth nothing: the migration did not happen.
-    match how.disk.remove(&target) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::file("old copy of a database", &e)),
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut copy = connect(&target, flags, how)?;
-    copy.execute_batch("PRAGMA synchronous=FULL")?;
-    {
-        let backup = rusqlite::backup::Backup::new(connection, &mut copy)?;
-        let outcome = backup.step(-1)?;
-        if outcome != rusqlite::backup::StepResult::Done {
-            return Err(Error::Io(format!("copy of a database: {outcome:?}")));
-        }
-    }
-    drop(copy);
-    sync_parent(path, how)?;
-    tracing::info!(path = %target.display(), "copied a database before its migration");
-    Ok(())
 }
 
 #[cfg(test)]
@@ -296,14 +275,6 @@ mod tests {
         application_id: 9,
         migrations: &[Migration { sql: "CREATE TABLE a(x INTEGER) STRICT;", min_reader: 1 }],
     };
-    const TWO: Schema = Schema {
-        application_id: 9,
-        migrations: &[
-            Migration { sql: "CREATE TABLE a(x INTEGER) STRICT;", min_reader: 1 },
-            Migration { sql: "DROP TABLE a; CREATE TABLE b(y INTEGER) STRICT;", min_reader: 2 },
-        ],
-    };
-
     fn pragma(connection: &Connection, name: &str) -> i64 {
         connection.query_row(&format!("PRAGMA {name}"), [], |r| r.get(0)).unwrap()
     }
@@ -344,28 +315,6 @@ mod tests {
         let refused: Result<usize, Error> =
             reader.read(|c| c.execute("INSERT INTO a VALUES (3)", []).map_err(Error::from));
         assert!(matches!(refused, Err(Error::ReadOnly(_))), "{refused:?}");
-    }
-
-    #[test]
-    fn copied_before_a_migration_and_refused_from_the_future() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.db");
-        let mut old = Database::open(&path, &ONE, &Open::default()).unwrap();
-        old.write(|w| w.execute("INSERT INTO a VALUES (1)", []).map_err(Error::from)).unwrap();
-        drop(old);
-        drop(Database::open(&path, &TWO, &Open::default()).unwrap());
-        let mut copy =
-            Database::open(&folder.path().join("a.db.schema-1"), &ONE, &Open::default()).unwrap();
-        let rows: i64 = copy
-            .read(|c| c.query_row("SELECT x FROM a", [], |r| r.get(0)).map_err(Error::from))
-            .unwrap();
-        assert_eq!(rows, 1);
-        let before = std::fs::read(&path).unwrap();
-        assert!(matches!(
-            Database::open(&path, &ONE, &Open::default()),
-            Err(Error::Newer { min_reader: 2, known: 1 })
-        ));
-        assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
+    time::SystemTime,
 };
 
 /// What a file is opened for.
@@ -74,6 +75,11 @@ pub trait Disk: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// Whether there is something of that name.
     fn exists(&self, path: &Path) -> bool;
+    /// When a file was last written to.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn written(&self, path: &Path) -> io::Result<SystemTime>;
     /// How much room there is.
     ///
     /// # Errors
@@ -162,6 +168,10 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> bool {
         path.exists()
+    }
+
+    fn written(&self, path: &Path) -> io::Result<SystemTime> {
+        path.symlink_metadata()?.modified()
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

@@ -23,6 +23,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 /// What a file is for, by its name.
@@ -508,6 +509,10 @@ impl Disk for Forgetful {
 
     fn exists(&self, path: &Path) -> bool {
         RealDisk.exists(path)
+    }
+
+    fn written(&self, path: &Path) -> io::Result<SystemTime> {
+        RealDisk.written(path)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

@@ -28,6 +28,7 @@
 #![cfg_attr(not(any(test, feature = "forgetful")), forbid(unsafe_code))]
 
 mod checkpoint;
+mod copies;
 mod database;
 mod disk;
 mod error;
@@ -36,6 +37,7 @@ mod forgetful;
 mod migrate;
 
 pub use checkpoint::{Checkpoint, Gate, checkpoint, checkpoint_file};
+pub use copies::old_copies;
 pub use database::{Database, Open, Reader, Writer};
 pub use disk::{Access, Disk, DiskFile, RealDisk, Space};
 pub use error::Error;

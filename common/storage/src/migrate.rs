@@ -8,7 +8,6 @@
 
 use crate::Error;
 use rusqlite::{Connection, TransactionBehavior};
-use std::path::{Path, PathBuf};
 
 /// The tables of a kind of database, as the list of steps that made them.
 #[derive(Debug, Clone, Copy)]
@@ -90,13 +89,6 @@ pub(crate) fn run(connection: &mut Connection, schema: &Schema, from: u32) -> Re
     transaction.commit()?;
     tracing::info!(from, to = schema.newest(), "database schema brought up to date");
     Ok(())
-}
-
-/// Where the copy of a file at schema `version` lies, made before its first migration.
-pub(crate) fn copy_path(path: &Path, version: u32) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".schema-{version}"));
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

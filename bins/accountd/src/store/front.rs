@@ -50,6 +50,10 @@ impl Store {
         Ok(Self { pool, accounts: Arc::default() })
     }
 
+    pub(super) fn ports(&self) -> &Ports {
+        self.pool.ports()
+    }
+
     /// A handle for an account; nothing is opened.
     #[must_use]
     pub fn account(&self, id: AccountId) -> Account {

@@ -45,7 +45,7 @@ impl Account {
         self.shared.set_limits(limits);
     }
 
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Index) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

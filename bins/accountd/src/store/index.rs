@@ -252,7 +252,12 @@ impl Index {
                 StoreError::NoSuchAccount
             });
         }
-        let mut database = Database::open(&file, &SCHEMA, &how(ports))?;
+        let how = Open { keep_free: tuning.keep_free, ..how(ports) };
+        let mut database = Database::open(&file, &SCHEMA, &how).inspect_err(|error| {
+            if let Error::DiskFull(why) = error {
+                (ports.alarm)(shared.id, why);
+            }
+        })?;
         let first: Option<(ModSeq, [u8; 16])> = database.read(|c| {
             let row = c
                 .query_row("SELECT modseq, hash_key FROM meta", [], |r| Ok((r.get(0)?, r.get(1)?)));
@@ -409,7 +414,7 @@ impl Index {
 
 /// How an account's database is opened for writing.
 pub(crate) fn how(ports: &Ports) -> Open {
-    Open { disk: Arc::clone(&ports.disk), cache_kib: 2048, statements: 48 }
+    Open { disk: Arc::clone(&ports.disk), statements: 48, ..Open::default() }
 }
 
 pub(crate) fn load_meta(c: &Connection) -> Result<Meta, StoreError> {

@@ -7,12 +7,13 @@
 //!
 //! Layers, each in its files: `types`, `message`, `rows` and `error` are the words; `index` is one
 //! open account (synchronous, no threads: what the crash tests drive) with its operations in
-//! `deliver`, `mailbox`, `flags`, `transfer`, `erase`, `outbox`, `settings`; `read`, `search` and
+//! `deliver`, `mailbox`, `flags`, `transfer`, `erase`, `copies`, `outbox`, `settings`; `read`, `search` and
 //! `reputation` only read; `segments` are the files; `shared` is the little of an account that stays
 //! in memory; `codec` compresses, `text` is what was read in a content; `worker` owns the threads;
 //! `handle` is the async face of it all.
 
 mod codec;
+mod copies;
 mod deliver;
 mod erase;
 mod error;

@@ -247,15 +247,17 @@ fn verify_finds_each_broken_row() {
     }
 }
 
+/// Makes an account as the second schema had it.
+pub(super) const SECOND: &str = "DROP TABLE submission_repeat; DROP INDEX msg_modseq;
+    CREATE INDEX msg_modseq ON msg(mailbox_id, modseq); PRAGMA user_version = 0x20002";
+
 #[test]
 fn an_account_of_the_second_schema_is_brought_up_to_date() {
     let world = World::new(48);
     // Without what the third and the fourth step gave it.
     let mut index = furnished(&world);
     let before = bytes_of_inbox(&mut index);
-    let first = "DROP TABLE submission_repeat; DROP INDEX msg_modseq;
-        CREATE INDEX msg_modseq ON msg(mailbox_id, modseq); PRAGMA user_version = 0x20002";
-    index.database.connection().execute_batch(first).unwrap();
+    index.database.connection().execute_batch(SECOND).unwrap();
     drop(index);
     let mut index = world.open(small()).unwrap();
     assert_eq!(verify::all(&mut index, false).unwrap(), []);

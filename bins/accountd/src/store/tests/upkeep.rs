@@ -1,16 +1,22 @@
 //! Upkeep of accounts: segments that cannot be compacted, and what goes on all the same.
 
+use super::faults::SECOND;
 use super::world::{
-    Seeded, World, body, bytes_of, inbox, mailbox, message, now, segment_folder, small,
+    ACCOUNT, Seeded, World, body, bytes_of, inbox, mailbox, message, now, segment_folder, small,
 };
 use crate::store::{
-    Tuning, UidSet,
+    Store, StoreError, Threads, Tuning, UidSet,
+    copies::COPIES_KEPT,
     index::Index,
     shared::SPOILED_FOR,
     verify::{self, Check},
     worker::look_after,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use storage::Fault;
 
 fn number(index: &mut Index, sql: &str) -> i64 {
@@ -153,7 +159,89 @@ fn upkeep_that_fails_keeps_the_rest_from_nothing_but_a_failed_sync_does() {
     let before: u64 = world.disk.syncs().values().sum();
     world.disk.inject(Fault::SyncFails(0));
     let outcome = look_after(&mut index, idle);
-    assert!(matches!(outcome, Err(crate::store::StoreError::Stopped)), "{outcome:?}");
+    assert!(matches!(outcome, Err(StoreError::Stopped)), "{outcome:?}");
     let after: u64 = world.disk.syncs().values().sum();
     assert_eq!(after, before + 1, "nothing comes behind it");
+}
+
+/// An account of the second schema with a message, closed.
+fn of_the_second_schema(world: &World) {
+    let mut index = world.create(small());
+    index.deliver(&[message(inbox(), b"one".to_vec(), now(world))]).pop().unwrap().unwrap();
+    index.database.connection().execute_batch(SECOND).unwrap();
+}
+
+#[test]
+fn an_account_is_not_brought_up_to_date_without_room_for_its_copy() {
+    let world = World::new(62);
+    of_the_second_schema(&world);
+    let folder = world.root().join(ACCOUNT.to_string());
+    let copy = folder.join("index.db.schema-2");
+    world.disk.inject(Fault::Full(0));
+    for _ in 0..2 {
+        let refused = world.open(small()).err().unwrap();
+        assert!(refused.is_temporary() && matches!(refused, StoreError::DiskFull), "{refused}");
+    }
+    let alarms = world.alarms.lock().unwrap().clone();
+    let said = "index.db must be copied before it is brought up to date: that takes 1 MiB, 0 MiB \
+                must stay free, 0 MiB are";
+    assert_eq!(alarms, [said, said], "the same, so that it is kept once");
+    assert!(!copy.exists());
+    world.disk.heal();
+    let mut index = world.open(small()).unwrap();
+    assert!(copy.exists());
+    let id = mailbox(&mut index, "Inbox");
+    assert_eq!(bytes_of(&mut index, id, 1).unwrap(), b"one");
+}
+
+#[test]
+fn copies_go_after_their_time_if_the_account_is_sound() {
+    let world = World::new(63);
+    of_the_second_schema(&world);
+    let copy = world.root().join(ACCOUNT.to_string()).join("index.db.schema-2");
+    let threads = Threads { writers: 1, readers: 1, open: 4 };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let sweep = |store: &Store| {
+        let found = store.with_old_copies().unwrap();
+        for id in &found {
+            runtime.block_on(store.account(*id).remove_old_copies()).unwrap_or_default();
+        }
+        found.len()
+    };
+    let start = || Store::start(world.root(), world.ports.clone(), small(), threads).unwrap();
+    let store = start();
+    let account = store.account(ACCOUNT);
+    let made = now(&world).seconds().cast_unsigned();
+    runtime.block_on(async {
+        account.modseq().await.unwrap();
+        let file = std::fs::File::options().write(true).open(&copy).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(made)).unwrap();
+        // It is no file that nobody knows.
+        assert_eq!(account.verify(true, Arc::new(|_| {})).await.unwrap(), []);
+    });
+    world.clock.advance(COPIES_KEPT);
+    assert_eq!(sweep(&store), 0);
+    assert!(copy.exists());
+    store.stop();
+
+    // Who goes back to an older build may need it: this one cannot open the account.
+    let file = world.root().join(ACCOUNT.to_string()).join("index.db");
+    let set = |version: i64| -> i64 {
+        let database = storage::rusqlite::Connection::open(&file).unwrap();
+        let before = database.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
+        database.execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
+        before
+    };
+    let ours = set((900 << 16) | 900);
+    world.clock.advance(Duration::from_secs(1));
+    let store = start();
+    assert_eq!(sweep(&store), 1);
+    assert!(copy.exists());
+    store.stop();
+    set(ours);
+    let store = start();
+    assert_eq!(sweep(&store), 1);
+    assert!(!copy.exists());
+    assert_eq!(sweep(&store), 0);
+    store.stop();
 }
