@@ -1,7 +1,7 @@
 //! The outboxes of all accounts as queue-runner sees them: one stream of submissions.
 //!
 //! A row stays until the queue has it durably. Which accounts have rows is known in memory; after a
-//! start all accounts are looked through once.
+//! start all accounts are looked through, and every hour again.
 
 use crate::{
     service::Service,
@@ -124,7 +124,9 @@ impl Drop for Asked<'_> {
 }
 
 impl Service {
-    /// Looks through all accounts for rows left by a crash; in the background after a start.
+    /// Looks through all accounts for rows that are not known of: left by a crash, or by a commit whose
+    /// answer was lost. In the background after a start and every hour: one account at a time, one
+    /// question each, and none is opened for writing.
     pub(crate) async fn find_left_rows(&self) {
         let accounts = match self.store.accounts() {
             Ok(accounts) => accounts,
@@ -134,9 +136,12 @@ impl Service {
             }
         };
         for id in accounts {
-            match self.store.account(id).outbox(None).await {
-                Ok(rows) if rows.is_empty() => {}
-                Ok(_) => self.outboxes.committed(id),
+            if self.outboxes.pending.borrow().contains(&id) {
+                continue;
+            }
+            match self.store.account(id).has_outbox_rows().await {
+                Ok(false) | Err(StoreError::NoSuchAccount) => {}
+                Ok(true) => self.outboxes.committed(id),
                 Err(error) => tracing::error!(account = %id, %error, "its outbox cannot be read"),
             }
         }

@@ -235,6 +235,7 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>, announce:
             if let Err(error) = service.authority.ticket_keys.turn(service.clock.now()) {
                 tracing::error!(%error, "ticket keys");
             }
+            service.find_left_rows().await;
             service.sweep().await;
             service.sweep_copies().await;
         }

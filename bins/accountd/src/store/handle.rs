@@ -172,6 +172,19 @@ impl Account {
         self.read(move |view| outbox::list(view.connection, after)).await
     }
 
+    /// Whether the outbox has rows. An account that nobody uses is not opened for that: after an
+    /// upgrade it is not copied and brought up to date before its time.
+    ///
+    /// # Errors
+    /// Temporary ones.
+    pub async fn has_outbox_rows(&self) -> Result<bool, StoreError> {
+        match self.pool.peek(&self.shared, |view| outbox::has_rows(view.connection)).await {
+            Ok(any) => Ok(any),
+            // Opening it says what is wrong, with an alarm if somebody must look at it.
+            Err(_) => Ok(!self.outbox(None).await?.is_empty()),
+        }
+    }
+
     /// The queue has them durably: forgets these rows. Says how many there were.
     ///
     /// # Errors

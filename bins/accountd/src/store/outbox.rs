@@ -193,6 +193,11 @@ fn first_of(
     Ok(first.map(SubmissionId::from_bytes))
 }
 
+/// Whether there are rows. The table is as old as accounts are, so this may be asked of any schema.
+pub(crate) fn has_rows(c: &Connection) -> Result<bool, StoreError> {
+    Ok(c.prepare_cached("SELECT 1 FROM outbox LIMIT 1")?.exists([])?)
+}
+
 pub(crate) fn list(
     c: &Connection,
     after: Option<SubmissionId>,

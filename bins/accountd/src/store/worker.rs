@@ -327,6 +327,19 @@ impl Pool {
         work: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.ready(shared).await?;
+        self.peek(shared, work).await
+    }
+
+    /// Reads a database as it lies there, whether its account was opened or not: neither recovered nor
+    /// brought up to date. For what every schema has.
+    pub(crate) async fn peek<T: Send + 'static>(
+        &self,
+        shared: &Arc<Shared>,
+        work: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.core.is_stopped() {
+            return Err(StoreError::Stopped);
+        }
         let (answer, wait) = oneshot::channel();
         let work: ReadWork = Box::new(move |view| drop(answer.send(view.and_then(work))));
         let Some(reader) = self.readers.get(shard(shared.id, self.readers.len())) else {

@@ -5,7 +5,7 @@ use super::world::{
     ACCOUNT, Seeded, World, body, bytes_of, inbox, mailbox, message, now, segment_folder, small,
 };
 use crate::store::{
-    Store, StoreError, Threads, Tuning, UidSet,
+    SendLimits, Store, StoreError, Submission, Threads, Tuning, UidSet,
     copies::COPIES_KEPT,
     index::Index,
     shared::SPOILED_FOR,
@@ -18,6 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use storage::Fault;
+use types::{AccountId, SubmissionId};
 
 fn number(index: &mut Index, sql: &str) -> i64 {
     index
@@ -243,5 +244,51 @@ fn copies_go_after_their_time_if_the_account_is_sound() {
     assert_eq!(sweep(&store), 1);
     assert!(!copy.exists());
     assert_eq!(sweep(&store), 0);
+    store.stop();
+}
+
+#[test]
+fn an_outbox_is_looked_into_without_opening_its_account() {
+    let world = World::new(64);
+    let mut index = world.create(small());
+    let submission = Submission {
+        id: SubmissionId::from_bytes([1; 16]),
+        said: None,
+        message: message(inbox(), b"mail".to_vec(), now(&world)),
+        keep_copy: false,
+        envelope: Vec::new(),
+        recipients: Vec::new(),
+        release: None,
+        limits: SendLimits::default(),
+    };
+    index.submit(submission).unwrap();
+    index.database.connection().execute_batch(SECOND).unwrap();
+    drop(index);
+    let copy = world.root().join(ACCOUNT.to_string()).join("index.db.schema-2");
+    let other = AccountId::from_bytes([8; 10]);
+    let threads = Threads { writers: 1, readers: 1, open: 4 };
+    let store = Store::start(world.root(), world.ports.clone(), small(), threads).unwrap();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        store.create_account(other).await.unwrap();
+        assert!(!store.account(other).has_outbox_rows().await.unwrap());
+        let account = store.account(ACCOUNT);
+        assert!(account.has_outbox_rows().await.unwrap());
+        assert!(!account.shared.is_ready() && !copy.exists());
+        // What is asked later is asked of the account as this build has it.
+        let rows = account.outbox(None).await.unwrap();
+        assert!(rows.len() == 1 && copy.exists());
+        account.outbox_done(vec![rows[0].id]).await.unwrap();
+        assert!(!account.has_outbox_rows().await.unwrap());
+        let nobody = store.account(AccountId::from_bytes([9; 10]));
+        assert!(matches!(nobody.has_outbox_rows().await, Err(StoreError::NoSuchAccount)));
+        // What is damaged is said as ever.
+        let garbled = AccountId::from_bytes([10; 10]);
+        let folder = world.root().join(garbled.to_string());
+        std::fs::create_dir_all(folder.join("seg")).unwrap();
+        std::fs::write(folder.join("index.db"), vec![0x55; 8192]).unwrap();
+        let refused = store.account(garbled).has_outbox_rows().await;
+        assert!(matches!(refused, Err(StoreError::Damaged(_))), "{refused:?}");
+        assert_eq!(world.alarms.lock().unwrap().len(), 1);
+    });
     store.stop();
 }
