@@ -612,12 +612,22 @@ fn a_submission_reaches_the_queue_and_comes_back() {
             panic!("no submitter");
         };
         let ann = "ann@example.org";
-        let message = b"From: ann@example.org\r\nSubject: Out\r\n\r\nhi\r\n".as_slice();
+        let message =
+            b"From: ann@example.org\r\nSender: <ann@example.org>\r\n\r\nhi\r\n".as_slice();
         assert_eq!(submit(&submitter, "bob@example.org", &[ann], message).await, Err(550));
         assert_eq!(submit(&submitter, ann, &["nobody@example.org"], message).await, Err(550));
-        let forged = b"From: bob@example.org\r\n\r\nhi\r\n";
-        assert_eq!(submit(&submitter, ann, &[ann], forged).await, Err(550));
-        assert_eq!(submit(&submitter, ann, &[ann], b"Subject: x\r\n\r\nx\r\n").await, Err(550));
+        for (forged, code) in [
+            ("From: bob@example.org", 550),
+            ("Subject: x", 550),
+            ("From: bob@example.org <ann@example.org>", 550),
+            ("From: ann@example.org\r\nSender: bob@example.org", 550),
+            ("From: ann@example.org\r\nResent-From: ann@example.org, bob@example.org", 550),
+            ("From: ann@example.org\r\nFrom\0: bob@example.org", 554),
+            (" From: bob@example.org\r\nFrom: ann@example.org", 554),
+        ] {
+            let forged = format!("{forged}\r\n\r\nhi\r\n");
+            assert_eq!(submit(&submitter, ann, &[ann], forged.as_bytes()).await, Err(code));
+        }
         let to = ["x@elsewhere.example", "bob@example.org"];
         submit(&submitter, ann, &to, message).await.unwrap();
 

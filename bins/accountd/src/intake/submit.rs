@@ -2,7 +2,9 @@
 //! transaction. Then the answer is 250, and nobody has waited for the queue.
 
 use super::{
-    header, recipients,
+    header,
+    own_header::{self, Senders},
+    recipients,
     refusal::Refusal,
     spool::{Crowded, Spool, Spooled, Way},
 };
@@ -93,15 +95,18 @@ impl Service {
         let Some(facts) = parsed.facts else {
             return Err(Refusal::new(554, "5.6.0", "The message header cannot be read"));
         };
-        let author = match (parsed.from_field_count, parsed.from_addresses.as_slice()) {
-            (1, [one]) => one.parse::<Address>().ok(),
-            _ => None,
+        let Senders { author, others } = own_header::senders(&message)?;
+        // Who judges the message later goes by the parser.
+        let is_agreed = match (parsed.from_field_count, parsed.from_addresses.as_slice()) {
+            (1, [one]) => one.parse::<Address>().is_ok_and(|one| one == author),
+            _ => false,
         };
-        let Some(author) = author else {
-            let text = "The message needs one From field with one address";
-            return Err(Refusal::new(550, "5.6.0", text));
-        };
-        self.check_sender(session, &ReversePath::Address(author.clone()))?;
+        if !is_agreed {
+            return Err(Refusal::new(550, "5.6.0", "The From field can be read in several ways"));
+        }
+        for named in std::iter::once(&author).chain(&others) {
+            self.check_sender(session, &ReversePath::Address(named.clone()))?;
+        }
         let now = self.clock.now();
         // RFC 6409 §8.2, §8.3: the submission server adds what is missing.
         let mut added = received.to_owned();
