@@ -176,6 +176,10 @@ impl Pure {
                 *next = machine.answer(self.account.answer(question), out);
                 return false;
             }
+            session::Next::Flush => {
+                *next = machine.sent(out);
+                return false;
+            }
             session::Next::Message(wanted) => {
                 if wanted && conn.reader.accept_message() {
                     out.text("+ ready\r\n");

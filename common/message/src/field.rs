@@ -1,6 +1,6 @@
 //! Header fields: iteration over a block, unfolding, and picking lines by name from a stream.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 /// The longest field name told apart; a line that goes further without a colon is no field.
 const MAX_NAME: usize = 256;
@@ -105,7 +105,8 @@ pub fn unfold_trimmed(value: &[u8]) -> Vec<u8> {
 /// that arrives in chunks; memory does not grow with the block.
 #[derive(Debug)]
 pub struct FieldPicker {
-    names: Vec<Vec<u8>>,
+    /// In lower case. A set: a block has as many fields as fit, and a client names many.
+    names: BTreeSet<Vec<u8>>,
     keep_named: bool,
     line: Line,
     held: Vec<u8>,

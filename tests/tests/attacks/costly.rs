@@ -167,6 +167,40 @@ fn a_structure_of_ten_thousand_parts_is_bounded() {
     drop(held);
 }
 
+#[test]
+fn who_asks_for_long_headers_and_reads_none_kills_nobody() {
+    let tree = tree_for_two();
+    let mut others: Vec<Imap> = (200..204).map(|n| log_in(&tree, n, OTHER)).collect();
+    for other in &mut others {
+        ok(other, "SELECT INBOX");
+    }
+    let mut imap = log_in(&tree, 0, USER);
+    let lines: String = (0..1_000).map(|n| format!("X{n}: {}\r\n", "n".repeat(900))).collect();
+    for _ in 0..3 {
+        let text = format!("Subject: long\r\n{lines}\r\nx\r\n");
+        assert!(imap.append("INBOX", text.as_bytes()).unwrap().is_ok());
+    }
+    let same = ["BODY.PEEK[HEADER.FIELDS.NOT (Subject)]"; 200].join(" ");
+    let different: Vec<String> =
+        (0..60).map(|n| format!("BODY.PEEK[HEADER.FIELDS.NOT (S{n})]")).collect();
+    let before = memory(&tree);
+    let attack = |n: u8| {
+        let items = if n.is_multiple_of(2) { &same } else { &different.join(" ") };
+        deaf(&tree, n, &format!("c FETCH 1:* ({items} ENVELOPE BODYSTRUCTURE)\r\n"))
+    };
+    let held: Vec<TcpStream> = (1..28).map(attack).collect();
+    // Two rounds behind them all: what they can make stand stands.
+    for other in others.iter_mut().chain([&mut log_in(&tree, 100, OTHER)]) {
+        lives(other);
+        ok(other, "NOOP");
+    }
+    let grown = memory(&tree).saturating_sub(before);
+    // Each of them holds one header and one item of it.
+    assert!(grown < GROWTH + 27 * 4 * 1024, "{grown} KiB");
+    drop(held);
+    ok(&mut imap, "NOOP");
+}
+
 /// Text that is in no dictionary, so that every search goes through all of it.
 fn long_text(number: usize) -> String {
     let line =

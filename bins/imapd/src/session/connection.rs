@@ -12,7 +12,7 @@ use super::{
 use crate::front::HandOver;
 use imap::{
     Event, Limits, Out, Piece, Reader,
-    session::{Next, Question, Session},
+    session::{Next, Session},
 };
 use message::transfer::Decoder;
 use net::{WriteError, write_within};
@@ -163,9 +163,8 @@ impl Connection {
                     if self.out.len() > GATHER || self.out.has_content() {
                         Box::pin(self.flush()).await?;
                     }
-                    // A search takes long and changes nothing: nobody is left to do it for when the
-                    // client is gone.
-                    let in_vain = matches!(question, Question::SearchText { .. });
+                    // What only reads is done for nobody when the client is gone.
+                    let in_vain = question.only_reads();
                     let asked = calls::ask(&mut self.link, &mut self.appending, question);
                     let answer = tokio::select! {
                         biased;
@@ -173,6 +172,12 @@ impl Connection {
                         () = hung_up(&self.socket), if in_vain => return Err(Over::Client),
                     };
                     self.session.answer(answer, &mut self.out)
+                }
+                Next::Flush => {
+                    Box::pin(self.flush()).await?;
+                    // A client that reads fast never makes the socket wait.
+                    tokio::task::yield_now().await;
+                    self.session.sent(&mut self.out)
                 }
                 Next::Message(true) => {
                     if self.reader.accept_message() {

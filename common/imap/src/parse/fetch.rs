@@ -3,8 +3,10 @@
 use super::{SyntaxError, cursor::Cursor, is_atom_char, sp_set, utf8};
 use crate::command::{Fetch, FetchItem, FetchPartial, PartPath, SectionText, Verb};
 
-/// Items of one FETCH.
+/// Items of one FETCH as they are written, repeated ones too.
 const MAX_ITEMS: usize = 200;
+/// Different items with content of a message: each is read and written for itself.
+const MAX_CONTENTS: usize = 64;
 /// Field names of one section.
 const MAX_FIELDS: usize = 200;
 /// Numbers in a section: no deeper than the structure of a message is indexed.
@@ -15,15 +17,24 @@ pub(super) fn fetch(at: &mut Cursor<'_>, uid: bool) -> Result<Verb, SyntaxError>
     at.space()?;
     let mut items = Vec::new();
     if at.eat(b'(') {
+        let mut room = MAX_ITEMS;
         loop {
-            if items.len() >= MAX_ITEMS {
+            let Some(less) = room.checked_sub(1) else {
                 return Err(SyntaxError("too many FETCH items"));
+            };
+            room = less;
+            // RFC 9051 §6.4.5 asks for a set of data items: said twice is told once.
+            let item = item(at)?;
+            if !items.contains(&item) {
+                items.push(item);
             }
-            items.push(item(at)?);
             if at.eat(b')') {
                 break;
             }
             at.space()?;
+        }
+        if items.iter().filter(|item| item.has_content()).count() > MAX_CONTENTS {
+            return Err(SyntaxError("too many different sections"));
         }
     } else if at.eat_word(b"ALL") {
         items = fast();
@@ -188,6 +199,21 @@ mod tests {
             if names == &["From", "To"])
         );
         assert_eq!(all[7], FetchItem::BinarySize(vec![2]));
+    }
+
+    #[test]
+    fn equal_items_are_one() {
+        let repeated = |item: &str, count| format!(" 1 ({})", vec![item; count].join(" "));
+        assert_eq!(items(&repeated("BODYSTRUCTURE", 200)), Some(vec![FetchItem::BodyStructure]));
+        assert_eq!(items(&repeated("UID", 201)), None);
+        let same = items(" 1 (BODY[HEADER.FIELDS (A)] FLAGS BODY[HEADER.FIELDS (A)] FLAGS)");
+        assert_eq!(same.unwrap().len(), 2);
+        let parts = |count: usize| {
+            let parts: Vec<String> = (1..=count).map(|n| format!("BODY.PEEK[{n}]")).collect();
+            items(&format!(" 1 (UID FLAGS {})", parts.join(" ")))
+        };
+        assert_eq!(parts(MAX_CONTENTS).unwrap().len(), MAX_CONTENTS + 2);
+        assert_eq!(parts(MAX_CONTENTS + 1), None);
     }
 
     #[test]

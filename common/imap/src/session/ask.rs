@@ -141,6 +141,33 @@ pub enum Question {
     Commit,
 }
 
+impl Question {
+    /// Whether it changes nothing, so that it need not be answered when nobody waits any more.
+    #[must_use]
+    pub const fn only_reads(&self) -> bool {
+        match self {
+            Self::Mailboxes
+            | Self::Rows { .. }
+            | Self::Changes { .. }
+            | Self::Meta { .. }
+            | Self::Small { .. }
+            | Self::Content { .. }
+            | Self::SearchText { .. } => true,
+            Self::Create(..)
+            | Self::Delete(..)
+            | Self::Rename(..)
+            | Self::Subscribe(..)
+            | Self::Open { .. }
+            | Self::Release
+            | Self::Store { .. }
+            | Self::Copy { .. }
+            | Self::Expunge(_)
+            | Self::Append { .. }
+            | Self::Commit => false,
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {

@@ -4,10 +4,13 @@
 //! is held at a time, and one that was asked for ahead: memory does not depend on how much a client
 //! asks for. Rows are read a page at
 //! a time, stored facts and small contents as they are written; larger contents are left to the
-//! process, which streams them from the account while it writes.
+//! process, which streams them from the account while it writes. What is written stops to be sent
+//! at [`FLUSH`], between the items of a message too: a client that does not read has one item
+//! standing here, whatever it asked for. After [`WORK`] others get their turn.
 
 use super::{
-    Answer, End, Flow, Meta, Question, Row, Selected, Session, Small, Sync, Task, render::Message,
+    Answer, End, Flow, Meta, Question, Row, Selected, Session, Small, Sync, Task,
+    render::{Facts, Message},
 };
 use crate::{
     command::{Fetch, FetchItem, SectionText},
@@ -24,6 +27,10 @@ const BATCH: u32 = 512;
 const SMALL: u32 = 64 * 1024;
 /// Octets of a header block that HEADER.FIELDS looks at; the parser reads no more either.
 const HEADER: u64 = 1024 * 1024;
+/// Octets written before they are sent.
+pub const FLUSH: usize = 64 * 1024;
+/// Octets looked at, whatever is written of them, before others get their turn.
+const WORK: u64 = 1024 * 1024;
 
 /// A FETCH under way.
 #[derive(Debug)]
@@ -66,6 +73,29 @@ struct Batch {
     /// Header blocks of the first message left, by their range.
     headers: BTreeMap<(u64, u64), Vec<u8>>,
     asked_header: Option<(u64, u64)>,
+    /// The message that is being written.
+    current: Option<Current>,
+    /// Octets looked at since the last stop.
+    work: u64,
+}
+
+/// A message of which something was written.
+#[derive(Debug)]
+struct Current {
+    uid: u32,
+    /// Items of it that are done.
+    done: usize,
+    /// Nothing stands behind the parenthesis.
+    first: bool,
+}
+
+enum Wrote {
+    /// All of it.
+    Whole,
+    /// What was written is to be sent first.
+    Part,
+    /// A header block is needed.
+    Needs(Question),
 }
 
 impl Needs {
@@ -171,7 +201,7 @@ impl Session {
     }
 
     /// Asks for what is missing next, and writes what is complete.
-    fn fetch_on(&mut self, mut fetching: Box<Fetching>, out: &mut Out) -> Flow {
+    pub(super) fn fetch_on(&mut self, mut fetching: Box<Fetching>, out: &mut Out) -> Flow {
         let rev2 = self.rev2;
         let Some(selected) = &mut self.selected else { return Flow::End(End::bug()) };
         loop {
@@ -179,6 +209,7 @@ impl Session {
                 match fetching.next_batch(selected, rev2, out) {
                     Batched::More => {}
                     Batched::Ask(question) => return Flow::Ask(question, Task::Fetch(fetching)),
+                    Batched::Flush => return Flow::Flush(fetching),
                     Batched::Over => return Flow::End(fetching.end()),
                 }
             }
@@ -194,8 +225,11 @@ impl Session {
                     let question = Question::Small { uids, most: SMALL };
                     return Flow::Ask(question, Task::Fetch(fetching));
                 }
-                if let Some(question) = fetching.write(uid, selected, rev2, out) {
-                    return Flow::Ask(question, Task::Fetch(fetching));
+                match fetching.write(uid, selected, rev2, out) {
+                    Wrote::Needs(question) => return Flow::Ask(question, Task::Fetch(fetching)),
+                    Wrote::Part => return Flow::Flush(fetching),
+                    Wrote::Whole if fetching.is_due(out) => return Flow::Flush(fetching),
+                    Wrote::Whole => {}
                 }
             }
         }
@@ -215,6 +249,7 @@ impl Batch {
 enum Batched {
     More,
     Ask(Question),
+    Flush,
     Over,
 }
 
@@ -257,9 +292,18 @@ impl Fetching {
     }
 
     fn next_batch(&mut self, selected: &mut Selected, rev2: bool, out: &mut Out) -> Batched {
+        let facts = self.needs.envelope || self.needs.structure || self.needs.content;
+        if self.needs.row && !facts {
+            // A whole page at once: listing flags of a large mailbox.
+            while let Some((&uid, _)) = self.batch.rows.first_key_value() {
+                self.write(uid, selected, rev2, out);
+                if self.is_due(out) {
+                    return Batched::Flush;
+                }
+            }
+        }
         self.batch = Batch::default();
         if self.needs.row {
-            let facts = self.needs.envelope || self.needs.structure || self.needs.content;
             if self.rows.is_empty() {
                 return match (self.left.min(), self.left.max()) {
                     (Some(from), Some(to)) => Batched::Ask(Question::Rows { from, to }),
@@ -267,15 +311,10 @@ impl Fetching {
                 };
             }
             if !facts {
-                // A whole page at once: listing flags of a large mailbox.
                 for row in std::mem::take(&mut self.rows) {
                     self.batch.rows.insert(row.uid, row);
                 }
-                let uids: Vec<u32> = self.batch.rows.keys().copied().collect();
-                for uid in uids {
-                    self.write(uid, selected, rev2, out);
-                }
-                return self.next_batch(selected, rev2, out);
+                return Batched::More;
             }
             let count = self.rows.len().min(usize::try_from(BATCH).unwrap_or(usize::MAX));
             for row in self.rows.drain(..count) {
@@ -319,67 +358,93 @@ impl Fetching {
 
     fn drop_message(&mut self, uid: u32) {
         self.missing = true;
-        self.batch.left = self.batch.left.without(&NumberSet::from_iter([uid]));
+        self.finish(uid);
     }
 
-    /// Writes one message, or asks for a header block it needs.
-    fn write(
-        &mut self,
-        uid: u32,
-        selected: &mut Selected,
-        rev2: bool,
-        out: &mut Out,
-    ) -> Option<Question> {
+    fn finish(&mut self, uid: u32) {
+        let batch = &mut self.batch;
+        batch.left = batch.left.without(&NumberSet::from_iter([uid]));
+        batch.rows.remove(&uid);
+        batch.metas.remove(&uid);
+        batch.smalls.remove(&uid);
+        batch.headers.clear();
+        batch.current = None;
+    }
+
+    /// Whether it is time to send, or to let others have their turn.
+    fn is_due(&mut self, out: &Out) -> bool {
+        let due = out.len() >= FLUSH || self.batch.work >= WORK;
+        if due {
+            self.batch.work = 0;
+        }
+        due
+    }
+
+    /// Writes a message or some items of it, or asks for a header block it needs.
+    fn write(&mut self, uid: u32, selected: &mut Selected, rev2: bool, out: &mut Out) -> Wrote {
         let Some(seq) = selected.index.seq(uid) else {
             self.drop_message(uid);
-            return None;
+            return Wrote::Whole;
         };
         let facts = self.needs.envelope || self.needs.structure;
         let meta = self.batch.metas.get(&uid);
         if facts && meta.is_none() {
             self.drop_message(uid);
-            return None;
+            return Wrote::Whole;
         }
+        let current = self.batch.current.take().filter(|current| current.uid == uid);
+        let Current { mut done, mut first, .. } =
+            current.unwrap_or(Current { uid, done: 0, first: true });
+        // Decoded once for all items up to a stop. Not kept over it: that would be some megabytes
+        // for each client that does not read.
+        let facts = meta.map(Facts::of).unwrap_or_default();
+        self.batch.work = self.batch.work.saturating_add(facts.octets);
         let row = self.batch.rows.get(&uid);
-        let message =
-            Message::new(uid, row, meta, self.batch.smalls.get(&uid), &self.batch.headers, rev2);
-        for item in &self.items {
-            let FetchItem::Section { path, text: SectionText::Fields { .. }, .. } = item else {
-                continue;
-            };
-            if let Some((from, to)) = message.header_to_read(path) {
-                let to = to.min(from.saturating_add(HEADER));
-                if !self.batch.headers.contains_key(&(from, to)) {
-                    self.batch.asked_header = Some((from, to));
-                    return Some(Question::Content { uid, from, to });
+        let (small, headers) = (self.batch.smalls.get(&uid), &self.batch.headers);
+        let message = Message::new(uid, row, &facts, small, headers, rev2);
+        if first {
+            if let Some((from, to)) = self.header_to_read(&message) {
+                self.batch.asked_header = Some((from, to));
+                self.batch.current = Some(Current { uid, done, first });
+                return Wrote::Needs(Question::Content { uid, from, to });
+            }
+            if let Some(row) = row {
+                let wants_flags = self.items.contains(&FetchItem::Flags);
+                if wants_flags || self.batch.marked.contains(uid) {
+                    selected.tell_keywords(&row.flags, out);
                 }
             }
+            out.show(format_args!("* {seq} FETCH ("));
         }
-        if let Some(row) = row {
-            let wants_flags = self.items.contains(&FetchItem::Flags);
-            if wants_flags || self.batch.marked.contains(uid) {
-                selected.tell_keywords(&row.flags, out);
-            }
-        }
-        out.show(format_args!("* {seq} FETCH ("));
-        let mut first = true;
         let mut gap = |out: &mut Out| {
             if !std::mem::take(&mut first) {
                 out.text(" ");
             }
         };
-        if self.uid || self.items.contains(&FetchItem::Uid) {
+        if done == 0 && (self.uid || self.items.contains(&FetchItem::Uid)) {
             gap(out);
             out.show(format_args!("UID {uid}"));
         }
-        for item in &self.items {
+        let mut stop = false;
+        for item in self.items.iter().skip(done) {
+            done = done.saturating_add(1);
             if *item == FetchItem::Uid {
                 continue;
             }
             gap(out);
+            self.batch.work = self.batch.work.saturating_add(message.work(item));
             if message.write(item, out).is_err() {
                 self.unknown_encoding = true;
             }
+            stop = out.len() >= FLUSH || self.batch.work >= WORK;
+            if stop {
+                break;
+            }
+        }
+        if stop && done < self.items.len() {
+            self.batch.work = 0;
+            self.batch.current = Some(Current { uid, done, first });
+            return Wrote::Part;
         }
         // RFC 9051 §6.4.5: a flag set by reading is told in the same response.
         if let Some(row) = row.filter(|_| self.batch.marked.contains(uid)) {
@@ -390,11 +455,22 @@ impl Fetching {
             selected.remember_told(uid, &row.flags);
         }
         out.text(")\r\n");
-        self.batch.left = self.batch.left.without(&NumberSet::from_iter([uid]));
-        self.batch.rows.remove(&uid);
-        self.batch.metas.remove(&uid);
-        self.batch.smalls.remove(&uid);
-        self.batch.headers.clear();
-        None
+        self.finish(uid);
+        Wrote::Whole
+    }
+
+    /// The next header block to read for a message. All of them together are held while it is
+    /// written, so together they have the bound of one.
+    fn header_to_read(&self, message: &Message<'_>) -> Option<(u64, u64)> {
+        let held = self.batch.headers.keys().map(|(from, to)| to.saturating_sub(*from)).sum();
+        let room = HEADER.saturating_sub(held);
+        self.items.iter().find_map(|item| {
+            let FetchItem::Section { path, text: SectionText::Fields { .. }, .. } = item else {
+                return None;
+            };
+            let (from, to) = message.header_to_read(path)?;
+            let read = self.batch.headers.keys().any(|(start, _)| *start == from);
+            (!read && room > 0).then(|| (from, to.min(from.saturating_add(room))))
+        })
     }
 }

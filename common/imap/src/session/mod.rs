@@ -21,6 +21,7 @@ pub use ask::{
     Answer, Appended, Copied, MailboxInfo, MailboxOutcome, Meta, Question, Refused, Row, Small,
     TextScope,
 };
+pub use fetch::FLUSH;
 
 use crate::{
     command::{Command, Tag, Verb},
@@ -46,6 +47,9 @@ pub enum Next {
     Message(bool),
     /// Ask the account.
     Ask(Question),
+    /// Send what was gathered, let others have their turn, then call [`Session::sent`]: a command
+    /// writes no more at once than [`FLUSH`] octets and one item.
+    Flush,
     /// End the connection.
     Close,
 }
@@ -208,6 +212,7 @@ impl End {
 /// What a step of a command leads to.
 enum Flow {
     Ask(Question, Task),
+    Flush(Box<fetch::Fetching>),
     End(End),
 }
 
@@ -302,6 +307,16 @@ impl Session {
             (Some(end), _) => Flow::End(end),
             (None, task) => self.go_on(task, answer, &tag, out),
         };
+        self.follow(tag, flow, out)
+    }
+
+    /// What was gathered went out: [`Next::Flush`].
+    pub fn sent(&mut self, out: &mut Out) -> Next {
+        let Some(running) = self.running.take() else { return self.rest() };
+        let Running { tag, task } = *running;
+        // Nothing else stops to be sent.
+        let Task::Fetch(fetching) = task else { return self.ended(&tag, &End::bug(), out) };
+        let flow = self.fetch_on(fetching, out);
         self.follow(tag, flow, out)
     }
 
@@ -426,6 +441,11 @@ impl Session {
             Flow::Ask(question, task) => {
                 self.running = Some(Box::new(Running { tag, task }));
                 Next::Ask(question)
+            }
+            Flow::Flush(fetching) => {
+                let task = Task::Fetch(fetching);
+                self.running = Some(Box::new(Running { tag, task }));
+                Next::Flush
             }
             Flow::End(end) => {
                 let wanted = match end.sync {

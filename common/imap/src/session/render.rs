@@ -26,12 +26,32 @@ const MAX_DEPTH: usize = 60;
 #[derive(Debug)]
 pub(super) struct UnknownEncoding;
 
+/// What the parser found in a message, decoded for all items of it that are written at once.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    envelope: Option<Envelope>,
+    structure: Option<Structure>,
+    /// Octets that were decoded.
+    pub(super) octets: u64,
+}
+
+impl Facts {
+    pub(super) fn of(meta: &Meta) -> Self {
+        // Empty: the parser could not read it. Not decodable: stored by another build; the same.
+        let envelope = Envelope::decode(&meta.envelope).ok();
+        let structure = Structure::decode(&meta.structure).ok();
+        let structure = structure.filter(|structure| !structure.parts.is_empty());
+        let octets = meta.envelope.len().saturating_add(meta.structure.len());
+        Self { envelope, structure, octets: u64::try_from(octets).unwrap_or(u64::MAX) }
+    }
+}
+
 /// All that is known of one message.
 pub(super) struct Message<'a> {
     uid: u32,
     row: Option<&'a Row>,
-    envelope: Option<Envelope>,
-    structure: Option<Structure>,
+    envelope: Option<&'a Envelope>,
+    structure: Option<&'a Structure>,
     small: Option<&'a Small>,
     headers: &'a BTreeMap<(u64, u64), Vec<u8>>,
     utf8: bool,
@@ -41,15 +61,12 @@ impl<'a> Message<'a> {
     pub(super) fn new(
         uid: u32,
         row: Option<&'a Row>,
-        meta: Option<&Meta>,
+        facts: &'a Facts,
         small: Option<&'a Small>,
         headers: &'a BTreeMap<(u64, u64), Vec<u8>>,
         utf8: bool,
     ) -> Self {
-        // Empty: the parser could not read it. Not decodable: stored by another build; the same.
-        let envelope = meta.and_then(|meta| Envelope::decode(&meta.envelope).ok());
-        let structure = meta.and_then(|meta| Structure::decode(&meta.structure).ok());
-        let structure = structure.filter(|structure| !structure.parts.is_empty());
+        let (envelope, structure) = (facts.envelope.as_ref(), facts.structure.as_ref());
         Self { uid, row, envelope, structure, small, headers, utf8 }
     }
 
@@ -76,7 +93,7 @@ impl<'a> Message<'a> {
             FetchItem::Envelope => {
                 out.text("ENVELOPE ");
                 let none = Envelope::default();
-                self.write_envelope(self.envelope.as_ref().unwrap_or(&none), out);
+                self.write_envelope(self.envelope.unwrap_or(&none), out);
             }
             FetchItem::Body => {
                 out.text("BODY ");
@@ -129,10 +146,37 @@ impl<'a> Message<'a> {
         (!range.is_empty()).then_some((range.start, range.end))
     }
 
+    /// Octets that are looked at to write an item, whatever comes out of them.
+    pub(super) fn work(&self, item: &FetchItem) -> u64 {
+        match item {
+            FetchItem::Section { path, text: SectionText::Fields { .. }, .. } => {
+                self.section(path, SectionKind::Header).map_or(0, length)
+            }
+            FetchItem::Binary { path, .. } => {
+                match self.small.and_then(|small| small.data.as_ref()) {
+                    Some(_) => self.section(path, SectionKind::Content).map_or(0, length),
+                    None => 0,
+                }
+            }
+            FetchItem::Flags
+            | FetchItem::Uid
+            | FetchItem::InternalDate
+            | FetchItem::Size
+            | FetchItem::Envelope
+            | FetchItem::Body
+            | FetchItem::BodyStructure
+            | FetchItem::Rfc822
+            | FetchItem::Rfc822Header
+            | FetchItem::Rfc822Text
+            | FetchItem::Section { .. }
+            | FetchItem::BinarySize(_) => 0,
+        }
+    }
+
     /// Where a section stands, inside of what there is.
     fn section(&self, path: &[u32], kind: SectionKind) -> Option<Range<u64>> {
         let size = self.size();
-        let range = match &self.structure {
+        let range = match self.structure {
             Some(structure) => structure.section(path, kind)?,
             None => {
                 let body = self.opaque_body();
@@ -218,7 +262,7 @@ impl<'a> Message<'a> {
 
     /// The place of a part that can be decoded: no multipart.
     fn leaf(&self, path: &[u32]) -> Option<&message::Span> {
-        let structure = self.structure.as_ref()?;
+        let structure = self.structure?;
         let part = structure.parts.get(structure.find(path)?)?;
         (part.span.kind != Kind::Multipart).then_some(&part.span)
     }
@@ -326,7 +370,7 @@ impl<'a> Message<'a> {
     }
 
     fn write_structure(&self, extended: bool, out: &mut Out) {
-        let Some(structure) = &self.structure else {
+        let Some(structure) = self.structure else {
             let size = self.size();
             out.show(format_args!(
                 "(\"APPLICATION\" \"OCTET-STREAM\" NIL NIL NIL \"BINARY\" {size}"

@@ -301,6 +301,7 @@ pub(crate) fn session(input: &[u8]) {
                         assert!(questions <= 2000 + 20 * input.len(), "questions without end");
                         next = machine.answer(ask(&mut account, question), &mut out);
                     }
+                    session::Next::Flush => next = machine.sent(&mut out),
                     session::Next::Message(wanted) => {
                         if wanted {
                             reader.accept_message();
