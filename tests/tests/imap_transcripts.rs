@@ -84,7 +84,10 @@ impl Pure {
         for piece in out.take() {
             match piece {
                 Piece::Bytes(bytes) => to.extend(bytes),
-                Piece::Content { uid, from, to: end } => to.extend(read(uid, from, end)),
+                Piece::Content { uid, from, to: end, binary } => {
+                    let octets = read(uid, from, end);
+                    to.extend(if binary { octets } else { imap::without_nul(&octets).into() });
+                }
                 Piece::Decoded { uid, from, to: end, encoding, skip, length } => {
                     let (mut decoder, mut decoded) = (Decoder::new(encoding), Vec::new());
                     decoder.push(&read(uid, from, end), &mut decoded);

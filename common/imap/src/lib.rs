@@ -53,7 +53,7 @@ pub use date::{CalendarDate, DateTime};
 pub use flags::{Flag, Flags, Keyword, System};
 pub use index::UidIndex;
 pub use name::{MailboxName, NameError, Names, SpecialUse};
-pub use out::{Out, Piece};
+pub use out::{Out, Piece, without_nul};
 pub use parse::{SyntaxError, parse, tag_of};
 pub use pattern::Pattern;
 pub use reader::{Event, Limits, Reader, Refusal};

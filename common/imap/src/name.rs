@@ -91,10 +91,16 @@ impl MailboxName {
         self.0 == Self::INBOX
     }
 
-    /// As it travels.
+    /// As it travels. RFC 3501 §9: the inbox is always spelt INBOX, and what is below it too, or a
+    /// client that tells case apart sees two trees.
     #[must_use]
     pub fn to_wire(&self, names: Names) -> String {
-        encode(&self.0, names)
+        match self.0.strip_prefix(Self::INBOX) {
+            Some(below) if below.is_empty() || below.starts_with('/') => {
+                encode(&format!("INBOX{below}"), names)
+            }
+            Some(_) | None => encode(&self.0, names),
+        }
     }
 }
 
@@ -293,6 +299,9 @@ mod tests {
         assert_eq!(name("iNBoX").unwrap().as_str(), "Inbox");
         assert_eq!(name("INBOX/a/").unwrap().as_str(), "Inbox/a");
         assert_eq!(name("Inboxes").unwrap().as_str(), "Inboxes");
+        for (given, wire) in [("inbox", "INBOX"), ("Inbox/a", "INBOX/a"), ("Inboxes", "Inboxes")] {
+            assert_eq!(name(given).unwrap().to_wire(Names::Utf8), wire);
+        }
         assert!(name("inbox").unwrap().is_inbox());
         for (bad, why) in [
             ("", NameError::Element),

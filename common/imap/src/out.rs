@@ -3,7 +3,19 @@
 //! Content is never gathered in memory here. A response with a literal that is larger than a small
 //! message holds a [`Piece`] which the process fills from the account while it writes.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
+
+/// What goes for a NUL where no `literal8` may stand: RFC 9051 §9 has none in `CHAR8`. Lengths stay.
+const FOR_NUL: u8 = 0x80;
+
+/// Octets as a literal that is no `literal8` may hold them.
+#[must_use]
+pub fn without_nul(octets: &[u8]) -> Cow<'_, [u8]> {
+    if !octets.contains(&0) {
+        return Cow::Borrowed(octets);
+    }
+    Cow::Owned(octets.iter().map(|&octet| if octet == 0 { FOR_NUL } else { octet }).collect())
+}
 
 /// A stretch of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +31,8 @@ pub enum Piece {
         from: u64,
         /// One behind the last octet.
         to: u64,
+        /// In a `literal8`; else each chunk goes through [`without_nul`].
+        binary: bool,
     },
     /// Decoded octets of a part (BINARY); their number was announced already, from what the parser
     /// counted at delivery. Another number ends the connection too.
@@ -85,7 +99,7 @@ impl Out {
             && value.iter().all(|&b| !matches!(b, 0 | b'\r' | b'\n') && (utf8 || b < 0x80))
             && (value.is_ascii() || std::str::from_utf8(value).is_ok());
         if !quotable {
-            self.literal(value);
+            self.literal(&without_nul(value));
             return;
         }
         self.raw(b"\"");
@@ -176,7 +190,7 @@ mod tests {
         assert_eq!(string("ä".as_bytes(), false), "{2}\r\nä");
         assert_eq!(string("ä".as_bytes(), true), "\"ä\"");
         assert_eq!(string(b"a\r\nb", true), "{4}\r\na\r\nb");
-        assert_eq!(string(b"a\0", true), "~{2}\r\na\0");
+        assert_eq!(string(b"a\0", true).as_bytes()[..6], *b"{2}\r\na");
         assert_eq!(string(b"\xff", true).as_bytes()[..5], *b"{1}\r\n");
     }
 
@@ -184,7 +198,7 @@ mod tests {
     fn pieces_keep_their_order() {
         let mut out = Out::new();
         out.text("a");
-        out.piece(Piece::Content { uid: 1, from: 0, to: 5 });
+        out.piece(Piece::Content { uid: 1, from: 0, to: 5, binary: false });
         out.text("b");
         out.text("c");
         assert_eq!(out.len(), 3);

@@ -362,11 +362,12 @@ impl Connection {
                 Piece::Bytes(bytes) => {
                     write_within(&mut self.socket, &bytes, self.shared.limits.write).await?;
                 }
-                Piece::Content { uid, from, to } => {
+                Piece::Content { uid, from, to, binary } => {
                     let open = self.link.mailbox().await?;
                     let (socket, patience) = (&mut self.socket, self.shared.limits.write);
                     let each = async |chunk: &[u8]| {
-                        write_within(socket, chunk, patience).await.map_err(Over::from)
+                        let chunk = if binary { chunk.into() } else { imap::without_nul(chunk) };
+                        write_within(socket, &chunk, patience).await.map_err(Over::from)
                     };
                     match content::stream(&open.client, uid, (from, to), each).await? {
                         Streamed::Whole => {}

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     command::{Append, Named, Store, StoreHow, Tag},
     flags::{Flag, Flags, System},
-    name::SpecialUse,
+    name::{MailboxName, SpecialUse},
     out::Out,
     response::{Condition, ResponseCode},
     set::{NumberSet, SequenceSet},
@@ -28,7 +28,16 @@ pub(super) struct Storing {
     silent: bool,
     /// What the client is still to be told of.
     left: NumberSet,
+    /// Something of it was there.
+    found: bool,
     end: End,
+}
+
+/// A MOVE to a mailbox of the name of the selected one, which may be another by now.
+#[derive(Debug)]
+pub(super) struct Namesake {
+    uids: NumberSet,
+    to: MailboxName,
 }
 
 pub(super) fn create(mailbox: Named, role: Result<Option<SpecialUse>, ()>) -> Flow {
@@ -90,6 +99,16 @@ pub(super) fn mailbox_done(answer: Answer, out: &mut Out) -> Flow {
     })
 }
 
+impl Storing {
+    /// The end, unless nothing was there to change: then the mailbox itself may be gone.
+    fn stored(self, since: u64) -> Flow {
+        if self.found {
+            return Flow::End(self.end);
+        }
+        Flow::Ask(Question::Changes { since }, Task::Store(self))
+    }
+}
+
 impl Session {
     pub(super) fn store(&mut self, command: Store) -> Flow {
         let selected = match self.usable() {
@@ -109,7 +128,8 @@ impl Session {
         if uids.is_empty() || adds_nothing {
             return Flow::End(end);
         }
-        let storing = Storing { uid: command.uid, silent: command.silent, left: uids.clone(), end };
+        let (uid, silent) = (command.uid, command.silent);
+        let storing = Storing { uid, silent, left: uids.clone(), found: false, end };
         let uids = selected.index.widen(&uids);
         let question = Question::Store { uids, how: command.how, flags: command.flags };
         Flow::Ask(question, Task::Store(storing))
@@ -121,6 +141,7 @@ impl Session {
             match stored {
                 Err(why) => return Flow::End(End::refused(why).with(storing.end.sync)),
                 Ok(modseq) => {
+                    storing.found = modseq > 0;
                     // RFC 9051 §6.4.6: .SILENT is about this change and no other.
                     if selected.took(modseq) && storing.silent {
                         selected.remember_silent(modseq, storing.left.clone());
@@ -129,9 +150,18 @@ impl Session {
                 }
             }
             if storing.silent {
-                return Flow::End(storing.end);
+                return storing.stored(selected.modseq);
             }
+        } else if let Answer::Changes { gone, .. } = answer {
+            // What else changed is told when it may be.
+            if gone {
+                selected.gone = true;
+                let end = End::no(ResponseCode::NonExistent, "mailbox was deleted");
+                return Flow::End(end.with(Sync::No));
+            }
+            return Flow::End(storing.end);
         } else if let Answer::Rows { rows, more, .. } = answer {
+            storing.found |= !rows.is_empty();
             for row in &rows {
                 let seq = selected.index.seq(row.uid);
                 if let (Some(seq), true) = (seq, storing.left.contains(row.uid)) {
@@ -151,7 +181,7 @@ impl Session {
         }
         match (storing.left.min(), storing.left.max()) {
             (Some(from), Some(to)) => Flow::Ask(Question::Rows { from, to }, Task::Store(storing)),
-            (_, _) => Flow::End(storing.end),
+            (_, _) => storing.stored(selected.modseq),
         }
     }
 
@@ -177,15 +207,30 @@ impl Session {
         if and_remove && !selected.writable {
             return Flow::End(End::refused(Refused::ReadOnly));
         }
-        if and_remove && to == selected.name {
-            return Flow::End(End::no(ResponseCode::Cannot, "it is there already"));
-        }
         // RFC 9051 §6.4.9: UIDs that are not there are no error.
         if uids.is_empty() {
             return Flow::End(End::ok("nothing to do"));
         }
         let uids = selected.index.widen(&uids);
+        if and_remove && to == selected.name {
+            let task = Task::MoveToNamesake(Box::new(Namesake { uids, to }));
+            return Flow::Ask(Question::Mailboxes, task);
+        }
         Flow::Ask(Question::Copy { uids, to, and_remove }, Task::Copy { moving: and_remove })
+    }
+
+    /// The selected mailbox may have been renamed, and another one made of its name: UIDVALIDITY
+    /// tells them apart, which no two mailboxes of an account share.
+    pub(super) fn move_to_namesake(&self, namesake: Namesake, answer: &Answer) -> Flow {
+        let (Answer::Mailboxes { list, .. }, Some(selected)) = (answer, &self.selected) else {
+            return Flow::End(End::bug());
+        };
+        let Namesake { uids, to } = namesake;
+        let there = list.iter().find(|info| info.name == to);
+        if there.is_some_and(|info| info.uid_validity == selected.uid_validity) {
+            return Flow::End(End::no(ResponseCode::Cannot, "it is there already"));
+        }
+        Flow::Ask(Question::Copy { uids, to, and_remove: true }, Task::Copy { moving: true })
     }
 
     pub(super) fn copied(&mut self, moving: bool, answer: Answer, out: &mut Out) -> Flow {

@@ -180,12 +180,7 @@ impl Session {
     }
 
     fn mailbox(&self, name: &MailboxName, out: &mut Out) {
-        // RFC 3501 §9: the inbox is always spelt so.
-        if name.is_inbox() {
-            out.text("INBOX");
-        } else {
-            out.astring(name.to_wire(self.names).as_bytes(), self.rev2);
-        }
+        out.astring(name.to_wire(self.names).as_bytes(), self.rev2);
     }
 
     fn status_line(&self, info: &MailboxInfo, items: &[StatusItem], out: &mut Out) {

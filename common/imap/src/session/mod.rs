@@ -72,6 +72,7 @@ pub struct Session {
 #[derive(Debug)]
 struct Selected {
     name: MailboxName,
+    uid_validity: u32,
     writable: bool,
     index: UidIndex,
     /// Keywords told to the client.
@@ -107,6 +108,7 @@ enum Task {
     Search(Box<search::Searching>),
     Store(change::Storing),
     Copy { moving: bool },
+    MoveToNamesake(Box<change::Namesake>),
     Expunge { closing: bool },
     AppendStart(Box<change::Appending>),
     Commit,
@@ -428,6 +430,7 @@ impl Session {
             Task::Search(searching) => self.searching(searching, answer, tag, out),
             Task::Store(storing) => self.storing(storing, answer, out),
             Task::Copy { moving } => self.copied(moving, answer, out),
+            Task::MoveToNamesake(namesake) => self.move_to_namesake(*namesake, &answer),
             Task::Expunge { closing } => self.expunged(closing, &answer),
             // Handled before: what follows it is no tagged answer.
             Task::AppendStart(_) => Flow::End(End::bug()),

@@ -8,7 +8,7 @@ use super::{Meta, Row, Small};
 use crate::{
     command::{FetchItem, FetchPartial, SectionText},
     date::DateTime,
-    out::{Out, Piece},
+    out::{Out, Piece, without_nul},
 };
 use message::{
     Envelope, Kind, Part, SectionKind, Structure,
@@ -105,15 +105,15 @@ impl<'a> Message<'a> {
             }
             FetchItem::Rfc822 => {
                 out.text("RFC822 ");
-                self.write_range(self.section(&[], SectionKind::Content), None, out);
+                self.write_range(self.section(&[], SectionKind::Content), None, Form::Text, out);
             }
             FetchItem::Rfc822Header => {
                 out.text("RFC822.HEADER ");
-                self.write_range(self.section(&[], SectionKind::Header), None, out);
+                self.write_range(self.section(&[], SectionKind::Header), None, Form::Text, out);
             }
             FetchItem::Rfc822Text => {
                 out.text("RFC822.TEXT ");
-                self.write_range(self.section(&[], SectionKind::Text), None, out);
+                self.write_range(self.section(&[], SectionKind::Text), None, Form::Text, out);
             }
             FetchItem::Section { path, text, partial, .. } => {
                 self.write_section(path, text, *partial, out);
@@ -230,7 +230,7 @@ impl<'a> Message<'a> {
                 return;
             }
         };
-        self.write_range(self.section(path, kind), partial, out);
+        self.write_range(self.section(path, kind), partial, Form::Text, out);
     }
 
     fn header_bytes(&self, range: &Range<u64>) -> &[u8] {
@@ -242,19 +242,30 @@ impl<'a> Message<'a> {
     }
 
     /// A part that does not exist is NIL; one bad part does not spoil a FETCH.
-    fn write_range(&self, range: Option<Range<u64>>, partial: Option<FetchPartial>, out: &mut Out) {
+    fn write_range(
+        &self,
+        range: Option<Range<u64>>,
+        partial: Option<FetchPartial>,
+        form: Form,
+        out: &mut Out,
+    ) {
         let Some(range) = range else {
             out.text("NIL");
             return;
         };
         let range = cut(&range, partial);
         match self.small.and_then(|small| small.data.as_deref()) {
+            Some(data) if form == Form::Binary => out.literal(slice(data, &range)),
             Some(data) => write_octets(slice(data, &range), out),
             None => {
                 let octets = length(range.clone());
+                // Whether a NUL comes is not known yet.
+                let binary = form == Form::Binary;
+                out.text(if binary { "~" } else { "" });
                 out.show(format_args!("{{{octets}}}\r\n"));
                 if octets > 0 {
-                    out.piece(Piece::Content { uid: self.uid, from: range.start, to: range.end });
+                    let (uid, from, to) = (self.uid, range.start, range.end);
+                    out.piece(Piece::Content { uid, from, to, binary });
                 }
             }
         }
@@ -275,7 +286,7 @@ impl<'a> Message<'a> {
     ) -> Result<(), UnknownEncoding> {
         let Some(span) = self.leaf(path).filter(|_| !path.is_empty()) else {
             // The message itself and multiparts are not encoded (RFC 2045 §6.4).
-            self.write_range(self.section(path, SectionKind::Content), partial, out);
+            self.write_range(self.section(path, SectionKind::Content), partial, Form::Binary, out);
             return Ok(());
         };
         if span.encoding == Encoding::Other {
@@ -504,6 +515,15 @@ impl<'a> Message<'a> {
     }
 }
 
+/// How octets of a message go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A literal.
+    Text,
+    /// As they are: a `literal8` where it has to be (RFC 3516 §4.4).
+    Binary,
+}
+
 struct Tree<'a> {
     parts: &'a [Part],
     children: &'a BTreeMap<u32, Vec<usize>>,
@@ -577,13 +597,12 @@ fn slice<'a>(data: &'a [u8], range: &Range<u64>) -> &'a [u8] {
     data.get(start..end).unwrap_or_default()
 }
 
-/// A plain literal: BODY has no other form, whatever the octets (RFC 9051 §4.3 wants BINARY for
-/// NUL).
+/// A plain literal: BODY has no other form, and BINARY is for who wants NULs (RFC 9051 §4.3.1).
 fn write_octets(octets: &[u8], out: &mut Out) {
     if octets.is_empty() {
         out.text("\"\"");
         return;
     }
     out.show(format_args!("{{{}}}\r\n", octets.len()));
-    out.raw(octets);
+    out.raw(&without_nul(octets));
 }

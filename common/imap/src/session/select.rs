@@ -101,6 +101,7 @@ impl Session {
         debug_assert!(flags.has(System::Seen), "all flags of the system are there");
         self.selected = Some(Box::new(Selected {
             name: info.name,
+            uid_validity: info.uid_validity,
             writable: selecting.writable,
             index,
             flags,

@@ -6,6 +6,7 @@ use account::{Account, Folder};
 use message::transfer::Decoder;
 
 mod account;
+mod odd;
 
 struct Client {
     account: Account,
@@ -39,7 +40,10 @@ impl Client {
         for piece in out.take() {
             match piece {
                 Piece::Bytes(bytes) => text.extend(bytes),
-                Piece::Content { uid, from, to } => text.extend(self.account.bytes(uid, from, to)),
+                Piece::Content { uid, from, to, binary } => {
+                    let octets = self.account.bytes(uid, from, to);
+                    text.extend(if binary { octets } else { crate::without_nul(&octets).into() });
+                }
                 Piece::Decoded { uid, from, to, encoding, skip, length } => {
                     let (mut decoder, mut decoded) = (Decoder::new(encoding), Vec::new());
                     decoder.push(&self.account.bytes(uid, from, to), &mut decoded);

@@ -361,7 +361,7 @@ fn write(out: &mut Out, account: &mut Account) -> usize {
                 sent += bytes.len();
                 continue;
             }
-            Piece::Content { uid, from, to } | Piece::Decoded { uid, from, to, .. } => {
+            Piece::Content { uid, from, to, .. } | Piece::Decoded { uid, from, to, .. } => {
                 (*uid, *from, *to)
             }
         };

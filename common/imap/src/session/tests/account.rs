@@ -21,6 +21,8 @@ pub(super) struct Stored {
 pub(super) struct Folder {
     pub(super) messages: BTreeMap<u32, Stored>,
     next: u32,
+    /// It is another mailbox of a name that was used before.
+    pub(super) remade: u32,
     pub(super) role: Option<SpecialUse>,
 }
 
@@ -34,6 +36,8 @@ pub(super) struct Account {
     pub(super) appending: Option<(MailboxName, Flags, Vec<u8>)>,
     pub(super) away: bool,
     pub(super) full: bool,
+    /// Somebody deleted the mailbox that is open.
+    pub(super) gone: bool,
     pub(super) asked: Vec<Question>,
 }
 
@@ -84,7 +88,7 @@ impl Account {
         MailboxInfo {
             name: name.clone(),
             role: folder.role,
-            uid_validity: 7,
+            uid_validity: 7 + folder.remade,
             uid_next: folder.next.max(1),
             total: live().count() as u32,
             deleted: live().filter(|m| m.flags.has(System::Deleted)).count() as u32,
@@ -162,6 +166,13 @@ impl Account {
                 self.open = None;
                 Answer::Done
             }
+            Question::Rows { .. } if self.gone => {
+                Answer::Rows { rows: Vec::new(), more: false, modseq: self.modseq }
+            }
+            Question::Changes { .. } if self.gone => {
+                Answer::Changes { rows: Vec::new(), more: false, modseq: self.modseq, gone: true }
+            }
+            Question::Store { .. } if self.gone => Answer::Stored(Ok(0)),
             Question::Rows { from, to } => {
                 let modseq = self.modseq;
                 let all = self.folder().messages.range(from..=to).filter(|(_, m)| !m.expunged);
