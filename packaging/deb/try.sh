@@ -85,7 +85,7 @@ whole || { moxctl processes; journalctl --no-pager | tail -n 50; exit 1; }
 moxctl confine test >/tmp/confine; if grep ALLOWED /tmp/confine; then exit 1; fi
 moxctl processes | awk 'NR > 1 { print $1 }' | sort >/tmp/roles
 # 7.
-moxctl domain add example.org ''
+moxctl domain add example.org
 printf 'a good password\n' | moxctl account add ann ann@example.org
 moxctl address add postmaster@example.org ann
 [ "$(moxctl status | grep -c '_domainkey.example.org: ')" = 2 ]

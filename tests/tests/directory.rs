@@ -3,8 +3,16 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mox_tests::tree::{Tree, binary, wait_until};
-use std::{fs, process::Command, time::Duration};
+use ipc::Role;
+use mox_tests::{
+    client::Smtp,
+    tree::{Tree, binary, kill, wait_until},
+};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,6 +56,132 @@ fn a_hand_edit_counts_when_it_is_sound_and_is_an_alarm_when_it_is_not() {
     assert_eq!(added, 0);
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("new.example") && text.contains("other.example"), "{text}");
+}
+
+/// A process of the table, by its role.
+fn told_of(tree: &Tree, role: &str, key: &str) -> String {
+    let (text, _) = moxctl(tree, &["--json", "processes"]);
+    let process = text.lines().find(|line| line.contains(&format!("\"role\":\"{role}\"")));
+    let process: serde_json::Value = serde_json::from_str(process.unwrap()).unwrap();
+    process[key].to_string()
+}
+
+#[test]
+fn a_bad_hand_edit_and_a_crash_leave_the_server_up_and_moxctl_can_mend_it() {
+    let tree = Tree::start();
+    let file = tree.folder().join("directory/domains.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{good}\n[account.mox]\n")).unwrap();
+    tree.kill_and_wait(Role::Accountd, 0);
+    let line = good.lines().count() + 2;
+    assert!(wait_until(PATIENCE, || !alarms(&tree).is_empty()), "no alarm");
+    let alarm = alarms(&tree).remove(0);
+    assert!(alarm.contains(&format!("domains.toml:{line}:")), "{alarm}");
+    let (listed, _) = moxctl(&tree, &["account", "list"]);
+    assert!(listed.contains("mox"), "{listed}");
+    let mut mx = Smtp::connect(tree.address(25)).unwrap();
+    let took = mx.send("a@remote.example", &["mox@localhost"], b"Subject: on\r\n\r\ngoes\r\n");
+    assert_eq!(took.unwrap().code, 250);
+
+    // An editor that takes the last line away again.
+    let mut edit = Command::new(binary("moxctl"));
+    edit.arg("--control").arg(tree.control()).args(["config", "edit"]);
+    edit.env_remove("VISUAL").env("EDITOR", "sed -i $d").stdin(Stdio::null());
+    let edited = edit.output().unwrap();
+    assert!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
+    assert_eq!(alarms(&tree), [""; 0]);
+    assert_eq!(fs::read_to_string(&file).unwrap().trim_end(), good.trim_end());
+}
+
+#[test]
+fn without_any_sound_text_the_reason_is_told_at_once() {
+    let tree = Tree::start();
+    let file = tree.folder().join("directory/domains.toml");
+    for entry in fs::read_dir(file.parent().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("domains.toml") {
+            fs::write(path, "[account").unwrap();
+        }
+    }
+    let pid = tree.pid(Role::Accountd, 0).unwrap();
+    kill(pid, rustix::process::Signal::KILL).unwrap();
+    let why = "exit 78: a file it starts from is not sound";
+    assert!(wait_until(PATIENCE, || told_of(&tree, "accountd", "last_end").contains(why)));
+    let (status, code) = moxctl(&tree, &["status"]);
+    assert_eq!(code, 1);
+    let alarm = |line: &str| line.starts_with("alarm: accountd died ") && line.contains(why);
+    assert!(status.lines().any(alarm), "{status}");
+    let asked = tree.moxctl(&["account", "list"]);
+    let error = String::from_utf8(asked.stderr).unwrap();
+    assert!(error.contains("accountd does not stay up") && error.contains(why), "{error}");
+}
+
+/// What it says on standard error, and its exit status.
+fn refused(tree: &Tree, args: &[&str]) -> (String, i32) {
+    let output = tree.moxctl(args);
+    (String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
+}
+
+#[test]
+fn words_that_mean_nothing_are_wrong_usage_and_what_matches_nothing_is_said() {
+    let tree = Tree::start();
+    for (args, expected, says) in [
+        (&["queue", "retry"][..], 2, "--all"),
+        (&["queue", "drop"], 2, "--all"),
+        (&["queue", "drop", "0000"], 2, "not a queue id"),
+        (&["queue", "list", "0000"], 2, "not a queue id"),
+        (&["message", "show", "mox"], 2, "UID"),
+        (&["account", "disable", "mox", " "], 2, "message"),
+        (&["clientkey", "add", "mox", "1234", "mox@localhost"], 2, "64 hex digits"),
+        (&["account", "verify"], 2, "--all"),
+        (&["queue", "retry", "--to", "remote.example"], 1, "@remote.example"),
+        (&["queue", "drop", "--account", "nosuch"], 1, "nothing in the queue"),
+        (&["account", "verify", "nosuch"], 1, "account nosuch does not exist"),
+    ] {
+        let (error, code) = refused(&tree, args);
+        assert_eq!(code, expected, "{args:?}: {error}");
+        assert!(error.contains(says), "{args:?}: {error}");
+    }
+    let (error, code) = refused(&tree, &["--json", "queue", "nonsense"]);
+    let told: serde_json::Value = serde_json::from_str(&error).unwrap();
+    assert!(code == 2 && told["error"].as_str().unwrap().contains("nonsense"), "{error}");
+    let (found, code) = moxctl(&tree, &["account", "verify", "--all"]);
+    assert_eq!((found.as_str(), code), ("1 account: nothing found\n", 0));
+    let (profiles, _) = moxctl(&tree, &["processes", "profiles"]);
+    assert!(profiles.lines().all(|line| line.len() < 200), "{profiles}");
+    let (status, _) = moxctl(&tree, &["--json", "status"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert!(status["accounts"] == 1 && status["alarm"].is_array(), "{status}");
+
+    let mut edit = Command::new(binary("moxctl"));
+    edit.arg("--control").arg(tree.control()).args(["config", "edit"]).env_remove("VISUAL");
+    let failed = edit.env("EDITOR", "/nonexistent/ed").output().unwrap();
+    let error = String::from_utf8(failed.stderr).unwrap();
+    assert!(error.contains("the editor \"/nonexistent/ed\" cannot be run"), "{error}");
+    let mut script = Command::new(binary("moxctl"));
+    script.args(["completion", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    drop(script.stdout.take());
+    let ended = script.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}
+
+#[test]
+fn addresses_are_known_however_they_are_written() {
+    let tree = Tree::start();
+    let ok = |args: &[&str]| assert_eq!(refused(&tree, args), (String::new(), 0), "{args:?}");
+    ok(&["domain", "add", "bücher.example", "mox"]);
+    for (added, removed) in [
+        ("CaPs@bücher.example", "caps@xn--bcher-kva.example"),
+        ("info@xn--bcher-kva.example", "INFO@BÜCHER.example"),
+    ] {
+        ok(&["address", "add", added, "mox"]);
+        let (listed, _) = moxctl(&tree, &["address", "list", "mox"]);
+        assert_eq!(listed.lines().count(), 4, "{listed}");
+        ok(&["address", "remove", removed]);
+    }
+    let (error, code) = refused(&tree, &["address", "remove", "caps@xn--bcher-kva.example"]);
+    assert!(code == 1 && error.contains("does not exist"), "{error}");
 }
 
 #[test]

@@ -145,6 +145,8 @@ impl Service {
         let snapshot = self.directories.now();
         for account in snapshot.directory.accounts() {
             match account.id {
+                // The file cannot be given an id until it is mended; then this is asked again.
+                None if self.directories.why_unsound().is_some() => {}
                 None => {
                     let id = folders::fresh(&self.store)
                         .map_err(|e| Trouble::temporary(e.to_string()))?;

@@ -57,6 +57,9 @@ pub(crate) fn account(sockets: &Sockets, what: Account, output: Output) -> Resul
         Account::Remove { name } => {
             ask(sockets, async |admin| simple!(admin, account_remove_request, set_name = &name))
         }
+        Account::Disable { message, .. } if message.trim().is_empty() => {
+            Err(Failure::Usage("a disabled account needs a message for its user".into()))
+        }
         Account::Disable { name, message } => ask(sockets, async |admin| {
             simple!(admin, account_disable_request, set_name = &name, set_message = &message)
         }),
@@ -79,7 +82,14 @@ pub(crate) fn account(sockets: &Sockets, what: Account, output: Output) -> Resul
         }
         Account::Verify { name, all: _, fix } => ask(sockets, async |admin| {
             let names = match name {
-                Some(name) => vec![name],
+                Some(name) => {
+                    // What an account's check finds is listed; that there is none is a failure.
+                    let mut request = admin.addresses_request();
+                    request.get().set_account(&name);
+                    let answer = within(SHORT, request.send().promise).await?;
+                    done(answer.get()?.get_problem()?)?;
+                    vec![name]
+                }
                 None => every(&admin).await?.into_iter().map(|account| account.name).collect(),
             };
             verify(&admin, &names, fix, output).await
@@ -234,6 +244,9 @@ async fn verify(
     }
     if !rows.is_empty() {
         output.table(&COLUMNS, &rows);
+    } else if !output.json {
+        let accounts = if names.len() == 1 { "account" } else { "accounts" };
+        output.line(&format!("{} {accounts}: nothing found", names.len()));
     }
     if left > 0 {
         return Err(Failure::Failed(format!("{left} findings are left")));
@@ -365,7 +378,7 @@ fn read_fingerprint(text: &str) -> Result<Vec<u8>, Failure> {
         .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
         .collect::<Option<_>>()
         .filter(|digits: &Vec<u8>| digits.len() == 64)
-        .ok_or_else(|| Failure::Failed(format!("{text}: not 64 hex digits")))?;
+        .ok_or_else(|| Failure::Usage(format!("{text}: not 64 hex digits")))?;
     Ok(digits.chunks(2).map(|pair| pair.iter().fold(0, |value, d| value * 16 + d)).collect())
 }
 

@@ -192,6 +192,7 @@ pub(crate) enum Account {
         max: u32,
     },
     /// Check the account's databases and content, while the server runs
+    #[command(override_usage = "moxctl account verify [OPTIONS] <NAME | --all>")]
     Verify {
         /// Account
         #[arg(required_unless_present = "all")]

@@ -29,6 +29,11 @@ fn test(file: &Path, output: Output) -> Result<(), Failure> {
     let shown = file.display();
     let text = fs::read_to_string(file).map_err(|e| Failure::Failed(format!("{shown}: {e}")))?;
     match Static::parse(&text, &shown.to_string()) {
+        Ok(_) if output.json => {
+            let file = Value::from(shown.to_string());
+            output.table(&["file", "sound"], &[vec![file, Value::Bool(true)]]);
+            Ok(())
+        }
         Ok(_) => {
             output.line(&format!("{shown}: sound"));
             Ok(())
@@ -112,13 +117,13 @@ impl Draft {
         // The variable may hold arguments, by custom separated by blanks.
         let mut words = editor.split_whitespace();
         let program = words.next().unwrap_or("editor");
-        let status = Command::new(program)
-            .args(words)
-            .arg(&self.0)
-            .status()
-            .map_err(|e| Failure::Failed(format!("{program}: {e}")))?;
+        let status = Command::new(program).args(words).arg(&self.0).status().map_err(|error| {
+            let advice = "EDITOR or VISUAL names the one to use; nothing was changed";
+            Failure::Failed(format!("the editor {program:?} cannot be run: {error}; {advice}"))
+        })?;
         if !status.success() {
-            return Err(Failure::Failed(format!("{program}: {status}; nothing was changed")));
+            let text = format!("the editor {program:?}: {status}; nothing was changed");
+            return Err(Failure::Failed(text));
         }
         Ok(fs::read(&self.0)?)
     }

@@ -9,6 +9,9 @@ pub(crate) enum Failure {
     /// 1: it was tried and refused, or went wrong.
     #[error("{0}")]
     Failed(String),
+    /// 2: the words cannot mean anything; nothing was tried.
+    #[error("{0}")]
+    Usage(String),
     /// 3: nobody listens on the control socket.
     #[error("the server is not running ({0}); is --control right?")]
     NotRunning(String),
@@ -21,10 +24,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// 0 done, 1 failed or ALLOWED, 2 usage (clap's), 3 not running, 4 refused by uid.
+    /// 0 done, 1 failed or ALLOWED, 2 usage (most of it clap's), 3 not running, 4 refused by uid.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Broken => 1,
+            Self::Usage(_) => 2,
             Self::NotRunning(_) => 3,
             Self::Refused(_) => 4,
         }

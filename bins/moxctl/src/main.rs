@@ -29,7 +29,15 @@ use show::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // Help and version are no errors, and go where clap puts them.
+        Err(error) if error.use_stderr() && std::env::args().any(|word| word == "--json") => {
+            Output { json: true }.failed(error.render().to_string().trim_end());
+            return ExitCode::from(Failure::Usage(String::new()).exit_code());
+        }
+        Err(error) => error.exit(),
+    };
     let output = Output { json: args.json };
     match run(args, output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,7 +71,10 @@ fn run(args: Args, output: Output) -> Result<(), Failure> {
         Command::Log { what } => logs::run(&sockets, what, output),
         Command::Completion { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "moxctl", &mut std::io::stdout());
+            // Into memory: the generator panics when its reader has seen enough.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "moxctl", &mut script);
+            show::say_all(&script);
             Ok(())
         }
     }

@@ -30,7 +30,7 @@ pub(crate) fn run(sockets: &Sockets, what: Message) -> Result<(), Failure> {
         }),
         None => {
             let id: QueueId = what.parse().map_err(|_| {
-                Failure::Failed(format!("{what}: not a queue id; an account needs a UID, too"))
+                Failure::Usage(format!("{what}: not a queue id; an account needs a UID, too"))
             })?;
             sockets.ask(Role::QueueRunner.name(), async |admin: queue_admin::Client| {
                 let mut request = admin.show_request();

@@ -59,6 +59,15 @@ impl Output {
         }
     }
 
+    /// Prints many facts: a line each, or one object in which what is told more than once is a list.
+    pub(crate) fn facts(self, facts: &[(String, Value)]) {
+        if self.json {
+            say(&one_object(facts).to_string());
+        } else {
+            facts.iter().for_each(|(key, value)| self.fact(key, value));
+        }
+    }
+
     /// Prints one line that is a fact by itself.
     pub(crate) fn fact(self, key: &str, value: &Value) {
         if self.json {
@@ -69,12 +78,43 @@ impl Output {
     }
 }
 
+/// As [`say`], a whole text.
+pub(crate) fn say_all(text: &[u8]) {
+    let mut to = std::io::stdout();
+    if to.write_all(text).and_then(|()| to.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
 /// A line to standard output. A reader that has seen enough ends the program; but not with 0, as
 /// what was to be found out may have been behind that.
 fn say(line: &str) {
     if writeln!(std::io::stdout(), "{line}").is_err() {
         std::process::exit(1);
     }
+}
+
+fn one_object(facts: &[(String, Value)]) -> Value {
+    let mut object = Map::new();
+    // A reader of alarms need not look whether there is one, none or many.
+    object.insert("alarm".into(), Value::Array(Vec::new()));
+    for (key, value) in facts {
+        let value = number(value).unwrap_or_else(|| value.clone());
+        match object.get_mut(key) {
+            None => drop(object.insert(key.clone(), value)),
+            Some(Value::Array(several)) => several.push(value),
+            Some(one) => *one = Value::Array(vec![one.take(), value]),
+        }
+    }
+    Value::Object(object)
+}
+
+/// The number that a vault told as text; what merely looks like one (a revision in hexadecimal digits)
+/// is longer.
+fn number(value: &Value) -> Option<Value> {
+    let text = value.as_str().filter(|text| text.len() < 16)?;
+    let number: u64 = text.parse().ok()?;
+    (number.to_string() == text).then(|| Value::from(number))
 }
 
 /// A value in a column. Control characters of foreign texts (a remote server's words) must not
@@ -135,6 +175,25 @@ mod tests {
         assert_eq!(at(1_795_223_445), "2026-11-21T01:10:45Z");
         assert_eq!(at(-1), "1969-12-31T23:59:59Z");
         assert_eq!(time(0), Value::Null);
+    }
+
+    #[test]
+    fn facts_are_one_object_with_real_numbers() {
+        let fact = |key: &str, value: &str| (key.to_owned(), Value::from(value));
+        assert_eq!(one_object(&[]), serde_json::json!({ "alarm": [] }));
+        let facts = [
+            fact("accounts", "3"),
+            fact("revision", "1234567890123456"),
+            fact("alarm", "a"),
+            fact("record", "x"),
+            fact("record", "007"),
+            fact("record", "z"),
+        ];
+        let expected = serde_json::json!({
+            "accounts": 3, "revision": "1234567890123456", "alarm": ["a"],
+            "record": ["x", "007", "z"],
+        });
+        assert_eq!(one_object(&facts), expected);
     }
 
     #[test]

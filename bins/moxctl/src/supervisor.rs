@@ -64,8 +64,36 @@ pub(crate) fn processes(
         Some(Processes::Wiring) => Order::Wiring,
         Some(Processes::Profiles) => Order::Profiles,
     };
-    print(output, &objects(&ask(sockets, order)?)?);
+    let rows = objects(&ask(sockets, order)?)?;
+    match what {
+        Some(Processes::Profiles) if !output.json => {
+            rows.iter().flat_map(profile).for_each(|line| output.line(&line));
+        }
+        Some(_) | None => print(output, &rows),
+    }
     Ok(())
+}
+
+/// Columns of the text of profiles.
+const WIDTH: usize = 90;
+
+/// A role's profile as a text: each group of calls with its reason, then the calls.
+fn profile(role: &Value) -> Vec<String> {
+    let text = |of: &Value, key: &str| of[key].as_str().unwrap_or("?").to_owned();
+    let mut lines = vec![text(role, "role")];
+    for grant in role["grants"].as_array().into_iter().flatten() {
+        lines.push(format!("  {}: {}", text(grant, "group"), text(grant, "why")));
+        let mut line = String::new();
+        for call in grant["calls"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if !line.is_empty() && line.len() + call.len() > WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push_str(if line.is_empty() { "    " } else { " " });
+            line.push_str(call);
+        }
+        lines.push(line);
+    }
+    lines
 }
 
 pub(crate) fn confine(sockets: &Sockets, what: &Confine, output: Output) -> Result<(), Failure> {
@@ -131,42 +159,50 @@ fn missing_walls(processes: &[Value]) -> Vec<String> {
 
 /// Everything in short: is each process there, what waits, what an administrator must look at.
 pub(crate) fn status(sockets: &Sockets, output: Output) -> Result<(), Failure> {
+    let mut told = Vec::new();
+    let done = tell_status(sockets, &mut told);
+    output.facts(&told);
+    done
+}
+
+fn tell_status(sockets: &Sockets, facts: &mut Facts) -> Result<(), Failure> {
+    let mut tell = |key: &str, value: Value| facts.push((key.to_owned(), value));
     // Vaults talk to no other build, so this is said before they are asked.
     for build in ask(sockets, Order::Build)? {
         let ours = BuildId::OURS.to_string();
         if build != ours {
             let why = format!("this moxctl is of another build than the server: {ours}");
-            output.fact("alarm", &Value::String(why));
+            tell("alarm", Value::String(why));
         }
-        output.fact("build", &Value::String(build));
+        tell("build", Value::String(build));
     }
     let processes = objects(&ask(sockets, Order::Processes)?)?;
     let running = processes.iter().filter(|p| p.get("pid").is_some_and(|pid| !pid.is_null()));
-    output.fact("processes running", &Value::from(running.count()));
-    output.fact("processes", &Value::from(processes.len()));
+    tell("processes running", Value::from(running.count()));
+    tell("processes", Value::from(processes.len()));
     for odd in missing_walls(&processes).into_iter().chain(processes.iter().flat_map(oddities)) {
-        output.fact("alarm", &Value::String(odd));
+        tell("alarm", Value::String(odd));
     }
     let keyholder = Role::Keyholder.name();
     let first = sockets.ask(keyholder, async |control: key_control::Client| {
         let answer = within(SHORT, control.status_request().send().promise).await?;
-        Ok(facts(answer.get()?.get_lines()?)?.into_iter().map(signatures).collect())
+        Ok(read_facts(answer.get()?.get_lines()?)?.into_iter().map(signatures).collect())
     });
     let accountd = Role::Accountd.name();
     let second = sockets.ask(accountd, async |admin: account_admin::Client| {
         let answer = within(SHORT, admin.status_request().send().promise).await?;
-        facts(answer.get()?.get_lines()?)
+        read_facts(answer.get()?.get_lines()?)
     });
     let queue = Role::QueueRunner.name();
     let third = sockets.ask(queue, async |admin: queue_admin::Client| {
         let answer = within(SHORT, admin.status_request().send().promise).await?;
-        facts(answer.get()?.get_lines()?)
+        read_facts(answer.get()?.get_lines()?)
     });
     // One that does not answer hides nothing that the others say.
     let mut failure = Ok(());
     for told in [first, second, third] {
         match told {
-            Ok(facts) => facts.iter().for_each(|(key, value)| output.fact(key, value)),
+            Ok(more) => facts.extend(more),
             Err(error) => failure = Err(error),
         }
     }
@@ -185,7 +221,9 @@ fn signatures((what, count): (String, Value)) -> (String, Value) {
     }
 }
 
-fn facts(lines: ipc::capnp::struct_list::Reader<'_, key_value::Owned>) -> Result<Facts, Failure> {
+fn read_facts(
+    lines: ipc::capnp::struct_list::Reader<'_, key_value::Owned>,
+) -> Result<Facts, Failure> {
     let mut facts = Vec::new();
     for line in lines {
         let value = String::from_utf8_lossy(line.get_value()?).into_owned();
@@ -197,6 +235,18 @@ fn facts(lines: ipc::capnp::struct_list::Reader<'_, key_value::Owned>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_is_a_text_of_short_lines() {
+        let calls: Vec<String> = (0..40).map(|n| format!("call_{n}")).collect();
+        let lines = profile(&serde_json::json!({
+            "role": "parser", "grants": [{ "group": "memory", "why": "to grow", "calls": calls }],
+        }));
+        assert_eq!(lines[..2], ["parser", "  memory: to grow"]);
+        assert!(lines[2].starts_with("    call_0 call_1 "), "{lines:?}");
+        assert!(lines.len() > 5 && lines.iter().all(|line| line.len() <= WIDTH + 1), "{lines:?}");
+        assert!(lines.last().unwrap().ends_with("call_39"));
+    }
 
     #[test]
     fn what_is_odd_about_a_process_is_said() {

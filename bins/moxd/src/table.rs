@@ -47,6 +47,9 @@ fn state(slot: &Slot) -> &'static str {
 
 fn end(exit: Exit) -> String {
     match exit {
+        Exit::Code(code) if code == i32::from(daemon::BAD_FILE) => {
+            format!("exit {code}: a file it starts from is not sound; its log says where")
+        }
         Exit::Code(code) => format!("exit {code}"),
         Exit::Signal(31) => "signal 31: a system call outside its profile".to_owned(),
         Exit::Signal(signal) => format!("signal {signal}"),

@@ -40,7 +40,7 @@ pub use channel::{Channel, watch};
 pub use figures::{Count, Figures, Time};
 pub use inherited::{Inherited, Listener, PlannedEnd, Ready, Socket};
 pub use logging::{LogLevel, init as init_logging};
-pub use start::{HEARTBEAT, process_name, start, start_prepared};
+pub use start::{BAD_FILE, BadFile, HEARTBEAT, process_name, start, start_prepared};
 pub use stop::{Stop, Stopper};
 pub use supervision::Report;
 pub use workers::{Panicked, Worker, Workers};

@@ -30,6 +30,15 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Acceptors and figures that may wait for `run` to take them.
 const WAITING: usize = 256;
 
+/// How a process exits that cannot start from a file an administrator writes (`EX_CONFIG`): the
+/// supervisor takes no text from a process, and tells this from other ends by the number.
+pub const BAD_FILE: u8 = 78;
+
+/// Such a file is not sound; all that is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadFile(pub String);
+
 /// Reports that may wait for the supervisor to read.
 const REPORTS: usize = 64;
 
@@ -72,7 +81,11 @@ where
                 // Descriptor 2 is the log before anything is read, too.
                 eprintln!("{}: {error:#}", std::env::args().next().unwrap_or_default());
             }
-            ExitCode::FAILURE
+            if error.chain().any(|cause| cause.is::<BadFile>()) {
+                ExitCode::from(BAD_FILE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The directory as it is now: domains.toml on the disk, its meaning in memory, and who watches it.
 //!
 //! The file is looked at every few seconds: what an administrator wrote there by hand counts as soon
-//! as it is sound. What is not sound changes nothing, and is said.
+//! as it is sound. What is not sound changes nothing, and is said. That holds over a restart: beside
+//! the file lies a copy of the last text that counted, from which the process starts when the file
+//! itself is not sound.
 
 pub(crate) mod folders;
 
@@ -25,6 +27,8 @@ use tokio::sync::watch;
 /// Generations of domains.toml that are kept for a rollback.
 const KEPT_GENERATIONS: u32 = 20;
 const FILE: &str = "domains.toml";
+/// The last text that counted, whoever wrote it.
+const SOUND: &str = "domains.toml.sound";
 
 /// One state of the directory; numbered, never changed.
 #[derive(Debug)]
@@ -86,27 +90,58 @@ pub(crate) struct Directories {
     path: PathBuf,
     host: Host,
     now: watch::Sender<Arc<Snapshot>>,
-    /// Of the file when its text was taken over.
-    taken: Cell<Stamp>,
+    /// Of the file when its text was taken over; none while the state in force is not the file's.
+    taken: Cell<Option<Stamp>>,
     /// Of the file at the last look.
     seen: Cell<Stamp>,
     unsound: RefCell<Option<Unsound>>,
 }
 
 impl Directories {
-    /// Reads domains.toml in `folder/directory`; an absent file is an empty directory.
+    /// Reads domains.toml in `folder/directory`; an absent file is an empty directory, unless there
+    /// was one. From a file that is not sound nobody starts: the last text that was counts on, as it
+    /// would in a process that lives on.
     pub(crate) fn open(folder: &Path, host: Host) -> anyhow::Result<Self> {
         let folder = folder.join("directory");
         std::fs::create_dir_all(&folder)?;
         let path = folder.join(FILE);
         // Before the text: what is written in between is found at the next look.
         let stamp = Stamp::of(&path)?;
-        let text = read(&path)?;
-        let directory = Directory::parse(FILE, &text, &host).map_err(ChangeError::Faults)?;
+        let was_there = || folder.join(SOUND).exists();
+        let found = if stamp == Stamp(None) && was_there() {
+            Err((String::new(), format!("{FILE} is gone")))
+        } else {
+            sound(&path, &host)
+        };
+        let (text, directory, unsound) = match found {
+            Ok((text, directory)) => (text, directory, None),
+            Err((text, why)) => {
+                let (from, good, directory) =
+                    last_sound(&path, &host).ok_or_else(|| daemon::BadFile(why.clone()))?;
+                tracing::error!(what = why, from, "alarm: domains.toml is not sound; an older text counts");
+                (good, directory, Some(Unsound { stamp, text, why }))
+            }
+        };
         let revision = revision(&text);
+        let taken = Cell::new(unsound.is_none().then_some(stamp));
         let now = watch::Sender::new(Arc::new(Snapshot { number: 1, revision, text, directory }));
-        let (taken, seen) = (Cell::new(stamp), Cell::new(stamp));
-        Ok(Self { path, host, now, taken, seen, unsound: RefCell::default() })
+        let unsound = RefCell::new(unsound);
+        let opened = Self { path, host, now, taken, seen: Cell::new(stamp), unsound };
+        if stamp != Stamp(None) {
+            opened.keep();
+        }
+        Ok(opened)
+    }
+
+    /// Keeps the text in force for a start from a file that is not sound.
+    fn keep(&self) {
+        let (path, now) = (self.path.with_file_name(SOUND), self.now());
+        if fs::read(&path).is_ok_and(|kept| kept == now.text.as_bytes()) {
+            return;
+        }
+        if let Err(error) = files::replace(&path, now.text.as_bytes()) {
+            tracing::warn!(%error, "{SOUND} was not written");
+        }
     }
 
     /// Looks whether somebody wrote the file. It counts when it is the same at two looks (an editor
@@ -120,7 +155,7 @@ impl Directories {
             Err(error) => return self.refuse(self.seen.get(), String::new(), error.to_string()),
         };
         let is_quiet = self.seen.replace(stamp) == stamp;
-        if stamp == self.taken.get() {
+        if self.taken.get() == Some(stamp) {
             self.unsound.take();
             return Ok(None);
         }
@@ -131,19 +166,16 @@ impl Directories {
         if stamp == Stamp(None) {
             return self.refuse(stamp, String::new(), format!("{FILE} is gone"));
         }
-        let text = match read(&self.path) {
-            Ok(text) => text,
-            Err(error) => return self.refuse(stamp, String::new(), format!("{FILE}: {error}")),
-        };
-        let directory = match Directory::parse(FILE, &text, &self.host) {
-            Ok(directory) => directory,
-            Err(problems) => return self.refuse(stamp, text, list(&problems)),
+        let (text, directory) = match sound(&self.path, &self.host) {
+            Ok(found) => found,
+            Err((text, why)) => return self.refuse(stamp, text, why),
         };
         let before = self.now();
         let (number, revision) = (before.number + 1, revision(&text));
-        self.taken.set(stamp);
+        self.taken.set(Some(stamp));
         self.unsound.take();
         self.now.send_replace(Arc::new(Snapshot { number, revision, text, directory }));
+        self.keep();
         Ok(Some(before))
     }
 
@@ -211,19 +243,20 @@ impl Directories {
         let stamp = Stamp::of(&self.path).map_err(ChangeError::Write)?;
         let is_known = self.unsound.borrow().as_ref().is_some_and(|known| known.stamp == stamp);
         // Written by hand and not looked at yet: nobody has seen what this would throw away.
-        if stamp != self.taken.get() && !is_known {
+        if self.taken.get() != Some(stamp) && !is_known {
             return Err(ChangeError::Modified);
         }
         let directory = Directory::parse(FILE, &text, &self.host).map_err(ChangeError::Faults)?;
         files::replace_keeping(&self.path, text.as_bytes(), KEPT_GENERATIONS)
             .map_err(ChangeError::Write)?;
         let stamp = Stamp::of(&self.path).map_err(ChangeError::Write)?;
-        self.taken.set(stamp);
+        self.taken.set(Some(stamp));
         self.seen.set(stamp);
         self.unsound.take();
         let revision = revision(&text);
         let next = Arc::new(Snapshot { number: now.number + 1, revision, text, directory });
         self.now.send_replace(Arc::clone(&next));
+        self.keep();
         Ok(next)
     }
 }
@@ -234,6 +267,26 @@ fn read(path: &Path) -> io::Result<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         read => read,
     }
+}
+
+/// A file's text and its meaning; or what could be read of it, and what is wrong.
+fn sound(path: &Path, host: &Host) -> Result<(String, Directory), (String, String)> {
+    let text = read(path).map_err(|error| (String::new(), format!("{FILE}: {error}")))?;
+    match Directory::parse(FILE, &text, host) {
+        Ok(directory) => Ok((text, directory)),
+        Err(problems) => Err((text, list(&problems))),
+    }
+}
+
+/// The newest text that is still there and sound, and where it lies: the copy of the last one that
+/// counted, else a generation.
+fn last_sound(path: &Path, host: &Host) -> Option<(String, String, Directory)> {
+    let generations = (1..=KEPT_GENERATIONS).map(|n| format!("{FILE}.~{n}~"));
+    std::iter::once(SOUND.to_owned()).chain(generations).find_map(|name| {
+        let text = fs::read_to_string(path.with_file_name(&name)).ok()?;
+        let directory = Directory::parse(&name, &text, host).ok()?;
+        Some((name, text, directory))
+    })
 }
 
 /// A number of the text alone, so that one read before a restart of ours still counts.
@@ -339,5 +392,55 @@ mod tests {
         assert!(directories.look().unwrap().is_none());
         assert!(directories.look().unwrap().is_some());
         assert_eq!(directories.why_unsound(), None);
+    }
+
+    #[test]
+    fn a_start_from_a_file_that_is_not_sound_goes_on_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory/domains.toml");
+        let open = || Directories::open(folder.path(), Host::default());
+        let domains = |it: &Directories| it.now().directory.domains().count();
+        fs::create_dir(folder.path().join("directory")).unwrap();
+        fs::write(&path, "[domain.\"example.org\"]\n").unwrap();
+        let first = open().unwrap();
+        // A state that no generation has, as it was written by hand.
+        fs::write(&path, "[domain.\"a.example\"]\n[domain.\"b.example\"]\n").unwrap();
+        assert!(first.look().unwrap().is_none() && first.look().unwrap().is_some());
+        let bad = "[domain.\"a.example\"]\n[domain.\"a.example\"]\n";
+        for unsound in [bad.as_bytes(), b"\xff\n"] {
+            fs::write(&path, unsound).unwrap();
+            let again = open().unwrap();
+            assert_eq!(domains(&again), 2);
+            assert!(again.why_unsound().unwrap().starts_with("domains.toml"));
+            let c: Domain = "c.example".parse().unwrap();
+            let changed = again.change(&Edit::DomainAdd(&c));
+            assert!(matches!(changed, Err(ChangeError::Unsound(_))));
+            for _ in 0..3 {
+                assert!(again.look().unwrap().is_none(), "said once, at the start");
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        let gone = open().unwrap();
+        assert_eq!((domains(&gone), gone.why_unsound().unwrap()), (2, "domains.toml is gone".into()));
+        assert!(gone.look().unwrap().is_none() && gone.why_unsound().is_some());
+        // And it is mended as in a process that lived on.
+        fs::write(&path, bad).unwrap();
+        let again = open().unwrap();
+        assert!(again.why_unsound().unwrap().starts_with("domains.toml:2:"));
+        let (text, revision) = again.to_edit();
+        assert_eq!(text, bad);
+        again.write("[domain.\"a.example\"]\n".into(), revision).unwrap();
+        assert_eq!((domains(&again), again.why_unsound()), (1, None));
+        // Without the copy, the newest generation that is sound: the first one here is the bad text.
+        fs::write(&path, bad).unwrap();
+        fs::remove_file(path.with_file_name(SOUND)).unwrap();
+        fs::write(path.with_file_name("domains.toml.~2~"), "[domain.\"old.example\"]\n").unwrap();
+        assert!(open().unwrap().now().directory.domain(&"old.example".parse().unwrap()).is_some());
+        for n in 1..=2 {
+            fs::remove_file(path.with_file_name(format!("domains.toml.~{n}~"))).unwrap();
+        }
+        fs::remove_file(path.with_file_name(SOUND)).unwrap();
+        let refused = open().err().unwrap();
+        assert!(refused.downcast_ref::<daemon::BadFile>().is_some(), "{refused}");
     }
 }

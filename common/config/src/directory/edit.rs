@@ -1,10 +1,11 @@
 //! Edits of the text of domains.toml that leave every comment and line they do not touch alone.
 //!
 //! An edit only changes text; whether the result is sound is decided by reading it as a whole again,
-//! so no rule stands in two places. What is checked here is only what the edit itself needs.
+//! so no rule stands in two places. What is checked here is only what the edit itself needs. Addresses
+//! and domains are found by what they mean, however the file or the caller spells them.
 
-use super::read_accounts::check_account_name;
-use toml_edit::{DocumentMut, Item, Table, value};
+use super::{Directory, Host, read_accounts::check_account_name};
+use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 use types::{AccountId, Address, Domain};
 
 /// Why an edit cannot be made.
@@ -77,6 +78,10 @@ pub enum Edit<'a> {
 pub fn apply(text: &str, edit: &Edit<'_>) -> Result<String, EditError> {
     let mut document: DocumentMut =
         text.parse().map_err(|why: toml_edit::TomlError| EditError::Syntax(why.to_string()))?;
+    // What case means is the domains' to say.
+    let read = matches!(edit, Edit::AddressAdd { .. } | Edit::AddressRemove(_))
+        .then(|| Directory::parse("domains.toml", text, &Host::default()).ok())
+        .flatten();
     match edit {
         Edit::AccountAdd { name, id, address } => {
             check_account_name(name).map_err(EditError::Invalid)?;
@@ -113,7 +118,7 @@ pub fn apply(text: &str, edit: &Edit<'_>) -> Result<String, EditError> {
                 .or_insert_with(|| Item::Table(implicit()))
                 .as_table_mut()
                 .ok_or_else(|| EditError::Invalid("address is no table".into()))?;
-            if addresses.contains_key(address) {
+            if find_address(addresses, address, read.as_ref()).is_some() {
                 return Err(EditError::Exists((*address).to_owned()));
             }
             addresses.insert(address, Item::Table(Table::new()));
@@ -125,7 +130,10 @@ pub fn apply(text: &str, edit: &Edit<'_>) -> Result<String, EditError> {
                     .as_table_like_mut()
                     .and_then(|account| account.get_mut("address"))
                     .and_then(Item::as_table_like_mut)
-                    .is_some_and(|addresses| addresses.remove(address).is_some())
+                    .is_some_and(|addresses| {
+                        find_address(addresses, address, read.as_ref())
+                            .is_some_and(|key| addresses.remove(&key).is_some())
+                    })
             });
             if !removed {
                 return Err(EditError::Missing((*address).to_owned()));
@@ -158,6 +166,35 @@ fn find_domain(domains: &Table, domain: &Domain) -> Option<String> {
     domains.iter().map(|(key, _)| key).find(|key| is_it(key)).map(str::to_owned)
 }
 
+/// The key an address or `@domain` stands under, which may differ in case or be its Unicode form.
+fn find_address(
+    addresses: &dyn TableLike,
+    wanted: &str,
+    directory: Option<&Directory>,
+) -> Option<String> {
+    let wanted = meaning(wanted, directory);
+    let is_it = |key: &&str| meaning(key, directory) == wanted;
+    addresses.iter().map(|(key, _)| key).find(is_it).map(str::to_owned)
+}
+
+/// One spelling of all that mean the same address. Separators cut nothing here: to take
+/// `ann+list@example.org` away must not take `ann@example.org`.
+fn meaning(text: &str, directory: Option<&Directory>) -> String {
+    if let Some(domain) = text.strip_prefix('@') {
+        let domain = domain.parse::<Domain>();
+        return domain.map_or_else(|_| text.to_owned(), |domain| format!("@{}", domain.as_ascii()));
+    }
+    let Ok(address) = text.parse::<Address>() else { return text.to_owned() };
+    let domain = directory.and_then(|directory| directory.domain(address.domain()));
+    let localpart = address.localpart().as_str();
+    let localpart = if domain.is_some_and(|domain| domain.case_sensitive) {
+        localpart.to_owned()
+    } else {
+        localpart.to_lowercase()
+    };
+    format!("{localpart}@{}", address.domain().as_ascii())
+}
+
 fn implicit() -> Table {
     let mut table = Table::new();
     table.set_implicit(true);
@@ -187,7 +224,6 @@ fn account<'d>(document: &'d mut DocumentMut, name: &str) -> Result<&'d mut Tabl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::{Directory, Host};
 
     const TEXT: &str = "# our domains\n[domain.\"bücher.example\"]  # the shop\nenabled = true\n\n\
         # staff\n[account.ann.address.\"ann@bücher.example\"]\nmailbox = \"Inbox\" # keep\n";
@@ -242,5 +278,26 @@ mod tests {
         assert!(matches!(add("../x"), Err(EditError::Invalid(_))));
         assert!(matches!(apply(TEXT, &Edit::AccountRemove("nobody")), Err(EditError::Missing(_))));
         assert!(matches!(apply("[", &Edit::AccountRemove("x")), Err(EditError::Syntax(_))));
+    }
+
+    #[test]
+    fn an_address_is_found_however_it_is_written() {
+        const MANY: &str = "[domain.\"bücher.example\"]\nlocalpart_separators = [\"+\"]\n\
+            [domain.\"exact.example\"]\nlocalpart_case_sensitive = true\n\
+            [account.ann.address.\"CaPs@bücher.example\"]\n\
+            [account.ann.address.\"@bücher.example\"]\n\
+            [account.ann.address.\"Ann@exact.example\"]\n";
+        let remove = |address| apply(MANY, &Edit::AddressRemove(address));
+        for same in ["CaPs@bücher.example", "caps@BÜCHER.example", "Caps@xn--bcher-kva.example"] {
+            assert!(!remove(same).unwrap().contains("CaPs"), "{same}");
+        }
+        assert!(!remove("@xn--bcher-kva.example").unwrap().contains("\"@b"));
+        assert!(!remove("Ann@EXACT.example").unwrap().contains("Ann@"));
+        for other in ["ann@exact.example", "caps+x@bücher.example", "@exact.example", "caps", ""] {
+            assert!(matches!(remove(other), Err(EditError::Missing(_))), "{other}");
+        }
+        let add = |address| apply(MANY, &Edit::AddressAdd { address, account: "ann" });
+        assert!(matches!(add("caps@xn--bcher-kva.example"), Err(EditError::Exists(_))));
+        assert!(add("ann@exact.example").unwrap().contains("\"ann@exact.example\""));
     }
 }
