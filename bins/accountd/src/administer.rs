@@ -163,7 +163,16 @@ impl Service {
 
     /// Removes an account's block. Its sessions end; its folder is kept for 30 days.
     pub(crate) async fn account_remove(&self, name: &str) -> Result<(), Trouble> {
-        let id = self.directories.now().directory.account(name).and_then(|account| account.id);
+        let now = self.directories.now();
+        let id = now.directory.account(name).map(|account| account.id);
+        if id.is_some() && now.directory.host().postmaster.as_deref() == Some(name) {
+            let text = format!(
+                "{name} gets the postmaster's mail: name another account in [postmaster] of mox.toml \
+                 first, and `moxctl reload`"
+            );
+            return Err(Trouble::new(ProblemKind::InUse, text));
+        }
+        let id = id.flatten();
         self.directories.change(&Edit::AccountRemove(name))?;
         if let Some(id) = id {
             self.authority.revoke_account(id, "the account was removed").await?;
@@ -407,7 +416,14 @@ impl Service {
         let alarms = self.alarms.told(self.clock.now()).into_iter();
         // In this order: the file first, whose fault everything else may be.
         let unsound = self.directories.why_unsound().map(|why| format!("not in force: {why}"));
-        lines.extend(unsound.into_iter().chain(alarms).map(|what| ("alarm".to_owned(), what)));
+        let postmaster = snapshot.directory.missing_postmaster().map(|name| {
+            format!(
+                "the account {name:?}, which [postmaster] of mox.toml names, does not exist: mail for \
+                 postmaster is put off"
+            )
+        });
+        let of_directory = unsound.into_iter().chain(postmaster);
+        lines.extend(of_directory.chain(alarms).map(|what| ("alarm".to_owned(), what)));
         let host = &self.settings.hostname;
         let domains = snapshot.directory.domains().map(|(name, _)| name);
         let domains = domains.filter(|name| *name != host).take(MAX_SHOWN_DOMAINS);

@@ -27,6 +27,13 @@ impl Alarms {
         }
     }
 
+    /// Forgets what was said of an account in words that begin so: it is looked at anew.
+    pub(crate) fn forget(&self, account: AccountId, what: &str) {
+        let begins = format!("account {account}: {what}");
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(_, text)| !text.starts_with(&begins));
+    }
+
     /// The newest first, with how long ago.
     pub(crate) fn told(&self, now: UnixNanos) -> Vec<String> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,5 +69,9 @@ mod tests {
         assert!(alarms.told(at(40))[0].starts_with("10 s ago"));
         assert!(alarms.told(at(330))[0].starts_with("5 min ago"));
         assert!(alarms.told(at(0))[0].starts_with("0 s ago"), "a clock that was set back");
+        alarms.forget(AccountId::from_bytes([2; 10]), "15");
+        assert_eq!(alarms.told(at(40)).len(), KEPT, "another account's");
+        alarms.forget(id, "15");
+        assert_eq!(alarms.told(at(40)).len(), KEPT - 1);
     }
 }

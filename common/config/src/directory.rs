@@ -160,8 +160,22 @@ impl Directory {
     /// # Errors
     /// Every fault found, in the order of the file.
     pub fn parse(file: &str, text: &str, host: &Host) -> Result<Self, Vec<Problem>> {
+        Self::parse_after(file, text, host, None)
+    }
+
+    /// As [`Self::parse`], a text that is to follow `before`: an account that both have keeps its id,
+    /// or its mail would be gone without a word.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_after(
+        file: &str,
+        text: &str,
+        host: &Host,
+        before: Option<&Self>,
+    ) -> Result<Self, Vec<Problem>> {
         let source = Source::new(file, text);
-        let read = read_accounts::read(&source, host);
+        let read = read_accounts::read(&source, host, before);
         let problems = source.problems();
         match read {
             Some(directory) if problems.is_empty() => Ok(directory),

@@ -111,14 +111,20 @@ impl Directories {
         let found = if stamp == Stamp(None) && was_there() {
             Err((String::new(), format!("{FILE} is gone")))
         } else {
-            sound(&path, &host)
+            let before = fs::read_to_string(folder.join(SOUND)).ok();
+            let before = before.and_then(|text| Directory::parse(SOUND, &text, &host).ok());
+            sound(&path, &host, before.as_ref())
         };
         let (text, directory, unsound) = match found {
             Ok((text, directory)) => (text, directory, None),
             Err((text, why)) => {
                 let (from, good, directory) =
                     last_sound(&path, &host).ok_or_else(|| daemon::BadFile(why.clone()))?;
-                tracing::error!(what = why, from, "alarm: domains.toml is not sound; an older text counts");
+                tracing::error!(
+                    what = why,
+                    from,
+                    "alarm: domains.toml is not sound; an older text counts"
+                );
                 (good, directory, Some(Unsound { stamp, text, why }))
             }
         };
@@ -166,11 +172,11 @@ impl Directories {
         if stamp == Stamp(None) {
             return self.refuse(stamp, String::new(), format!("{FILE} is gone"));
         }
-        let (text, directory) = match sound(&self.path, &self.host) {
+        let before = self.now();
+        let (text, directory) = match sound(&self.path, &self.host, Some(&before.directory)) {
             Ok(found) => found,
             Err((text, why)) => return self.refuse(stamp, text, why),
         };
-        let before = self.now();
         let (number, revision) = (before.number + 1, revision(&text));
         self.taken.set(Some(stamp));
         self.unsound.take();
@@ -246,7 +252,8 @@ impl Directories {
         if self.taken.get() != Some(stamp) && !is_known {
             return Err(ChangeError::Modified);
         }
-        let directory = Directory::parse(FILE, &text, &self.host).map_err(ChangeError::Faults)?;
+        let directory = Directory::parse_after(FILE, &text, &self.host, Some(&now.directory))
+            .map_err(ChangeError::Faults)?;
         files::replace_keeping(&self.path, text.as_bytes(), KEPT_GENERATIONS)
             .map_err(ChangeError::Write)?;
         let stamp = Stamp::of(&self.path).map_err(ChangeError::Write)?;
@@ -270,9 +277,13 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// A file's text and its meaning; or what could be read of it, and what is wrong.
-fn sound(path: &Path, host: &Host) -> Result<(String, Directory), (String, String)> {
+fn sound(
+    path: &Path,
+    host: &Host,
+    before: Option<&Directory>,
+) -> Result<(String, Directory), (String, String)> {
     let text = read(path).map_err(|error| (String::new(), format!("{FILE}: {error}")))?;
-    match Directory::parse(FILE, &text, host) {
+    match Directory::parse_after(FILE, &text, host, before) {
         Ok(directory) => Ok((text, directory)),
         Err(problems) => Err((text, list(&problems))),
     }
@@ -421,7 +432,10 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         let gone = open().unwrap();
-        assert_eq!((domains(&gone), gone.why_unsound().unwrap()), (2, "domains.toml is gone".into()));
+        assert_eq!(
+            (domains(&gone), gone.why_unsound().unwrap()),
+            (2, "domains.toml is gone".into())
+        );
         assert!(gone.look().unwrap().is_none() && gone.why_unsound().is_some());
         // And it is mended as in a process that lived on.
         fs::write(&path, bad).unwrap();
@@ -442,5 +456,28 @@ mod tests {
         fs::remove_file(path.with_file_name(SOUND)).unwrap();
         let refused = open().err().unwrap();
         assert!(refused.downcast_ref::<daemon::BadFile>().is_some(), "{refused}");
+    }
+
+    #[test]
+    fn an_account_does_not_become_another_one_without_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory/domains.toml");
+        let open = || Directories::open(folder.path(), Host::default()).unwrap();
+        let directories = open();
+        let [mine, other] = ["aaaaaaaaaaaaaaab", "caaaaaaaaaaaaaab"]
+            .map(|id| format!("[account.ann]\nid = \"{id}\"\n"));
+        directories.write(mine.clone(), directories.now().revision).unwrap();
+        let changed = directories.write(other.clone(), directories.now().revision);
+        assert!(matches!(changed, Err(ChangeError::Faults(_))));
+        fs::write(&path, &other).unwrap();
+        assert!(directories.look().unwrap().is_none());
+        assert!(directories.look().unwrap_err().contains("2:6: account.ann.id: this is another"));
+        // Nor by a restart between.
+        let again = open();
+        assert_eq!(again.now().text, mine);
+        assert!(again.why_unsound().unwrap().contains("this is another account"));
+        again.write(String::new(), again.now().revision).unwrap();
+        again.write(other.clone(), again.now().revision).unwrap();
+        assert_eq!(again.now().text, other);
     }
 }

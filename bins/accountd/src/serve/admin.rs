@@ -55,6 +55,22 @@ impl AdminServer {
     }
 }
 
+/// How an alarm about what a check found begins.
+const FOUND: &str = "verify left";
+
+impl AdminServer {
+    /// What a check found stays an alarm until a later check finds nothing.
+    fn tell_findings(&self, account: AccountId, findings: &[Finding]) {
+        let alarms = &self.service.alarms;
+        alarms.forget(account, FOUND);
+        let left = findings.iter().filter(|finding| !finding.fixed);
+        if let Some(first) = left.clone().next() {
+            let what = format!("{FOUND} {} findings: {}", left.count(), first.what);
+            alarms.raise(account, &what, self.service.clock.now());
+        }
+    }
+}
+
 fn set_problem(mut to: problem::Builder<'_>, outcome: Result<(), Trouble>) {
     let Err(trouble) = outcome else { return to.set_kind(problem::Kind::None) };
     to.set_kind(match trouble.kind {
@@ -260,6 +276,7 @@ impl account_admin::Server for AdminServer {
         let mut to = results.get();
         match findings {
             Ok(findings) => {
+                self.tell_findings(id, &findings);
                 let mut list = to.init_findings(wire::count(findings.len()));
                 for (at, finding) in (0..).zip(&findings) {
                     let mut one = list.reborrow().get(at);

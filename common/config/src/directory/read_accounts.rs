@@ -11,17 +11,22 @@ const DEFAULT_PER_DAY: u32 = 1000;
 const DEFAULT_FIRST_TIME_PER_DAY: u32 = 200;
 
 /// The directory as far as it can be read; faults are in `source`.
-pub(super) fn read<'a>(source: &'a Source<'a>, host: &Host) -> Option<Directory> {
+pub(super) fn read<'a>(
+    source: &'a Source<'a>,
+    host: &Host,
+    before: Option<&Directory>,
+) -> Option<Directory> {
     let document = source.document()?;
     // The document must outlive its sections, which report what nobody asked for when they go.
     let mut directory = Directory { host: host.clone(), ..Directory::default() };
-    read_tables(source, &document, &mut directory);
+    read_tables(source, &document, before, &mut directory);
     Some(directory)
 }
 
 fn read_tables(
     source: &Source<'_>,
     document: &toml::Spanned<toml::de::DeTable<'_>>,
+    before: Option<&Directory>,
     directory: &mut Directory,
 ) {
     let root = Section::root(source, document);
@@ -50,8 +55,11 @@ fn read_tables(
     if named.len() > MAX_ACCOUNTS {
         accounts.fault(format!("more than {MAX_ACCOUNTS} accounts"));
     }
-    for (name, section) in named {
-        read_account(name, &section, directory);
+    for (name, section) in &named {
+        read_account(name.clone(), section, directory);
+    }
+    for (name, section) in &named {
+        check_id(name, section, before, directory);
     }
     // Members are addresses of accounts, so aliases come last.
     for (domain, localpart, section) in aliases {
@@ -127,6 +135,26 @@ fn read_account(name: String, section: &Section<'_>, directory: &mut Directory) 
         section.fault_at("id", format!("the account {other:?} has the same id"));
     }
     directory.accounts.insert(name, account);
+}
+
+/// An id names a folder: another one under the name of an account is another account, and an empty
+/// one. Its mail may change its name, or go with its block.
+fn check_id(name: &str, section: &Section<'_>, before: Option<&Directory>, directory: &Directory) {
+    let Some(was) = before.and_then(|before| before.account(name)).and_then(|known| known.id)
+    else {
+        return;
+    };
+    let now = directory.account(name).and_then(|account| account.id);
+    if now == Some(was) || directory.account_by_id(was).is_some() {
+        return;
+    }
+    section.fault_at(
+        "id",
+        format!(
+            "this is another account: the mail of {name:?} is that of id {was}; if it is to go, \
+             remove the account first"
+        ),
+    );
 }
 
 /// Whether a text may name an account.
@@ -327,6 +355,31 @@ mailbox = "Lists//Rust"
             "[account.a]\nid = \"aaaaaaaaaaaaaaab\"\n[account.b]\nid = \"aaaaaaaaaaaaaaab\"\n";
         assert!(faults(text).join("").contains("same id"));
         assert!(faults("[account.a]\nid = \"../../etc\"\n").join("").contains("not a valid id"));
+    }
+
+    #[test]
+    fn an_account_keeps_its_id_while_it_is_there() {
+        let host = Host::default();
+        let before = "[account.a]\nid = \"aaaaaaaaaaaaaaab\"\n[account.new]\n";
+        let before = Directory::parse("d", before, &host).unwrap();
+        let faults = |text: &str| match Directory::parse_after("d", text, &host, Some(&before)) {
+            Ok(_) => String::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        };
+        let other = "[account.a]\nid = \"caaaaaaaaaaaaaab\"\n";
+        let told = faults(other);
+        assert!(told.starts_with("d:2:6: account.a.id: this is another account"), "{told}");
+        assert!(told.contains("aaaaaaaaaaaaaaab"), "{told}");
+        assert!(faults("[account.a]\n").contains("d:1:"), "an id that was lost");
+        let sound = [
+            "[account.b]\nid = \"caaaaaaaaaaaaaab\"\n".to_owned(),
+            format!("{other}[account.renamed]\nid = \"aaaaaaaaaaaaaaab\"\n"),
+            "[account.a]\nid = \"aaaaaaaaaaaaaaab\"\n[account.new]\nid = \"caaaaaaaaaaaaaab\"\n"
+                .to_owned(),
+        ];
+        for text in sound {
+            assert_eq!(faults(&text), "", "{text}");
+        }
     }
 
     #[test]

@@ -94,6 +94,12 @@ impl Directory {
         self.everything(address).unwrap_or(Resolved::UnknownLocalpart)
     }
 
+    /// The account that is to get the postmaster's mail, if it is not there.
+    #[must_use]
+    pub fn missing_postmaster(&self) -> Option<&str> {
+        self.host.postmaster.as_deref().filter(|name| !self.accounts.contains_key(*name))
+    }
+
     /// The meaning of `<postmaster>` without a domain (RFC 5321 §4.1.1.3).
     #[must_use]
     pub fn bare_postmaster(&self) -> Option<Resolved<'_>> {
@@ -159,7 +165,12 @@ impl Directory {
     }
 
     fn postmaster(&self, address: &Address) -> Option<Resolved<'_>> {
-        let account = self.accounts.get(self.host.postmaster.as_ref()?)?;
+        let Some(account) = self.accounts.get(self.host.postmaster.as_ref()?) else {
+            // An administrator's slip, which `missing_postmaster` tells: the mail can wait for him.
+            let text = "No postmaster at the moment, try again later";
+            return Some(Resolved::Refused { code: 451, text })
+                .filter(|_| self.host.catch_everything.is_none());
+        };
         let mailbox = self.host.postmaster_mailbox.as_deref().unwrap_or(INBOX);
         Some(Resolved::Account { account, canonical: self.canonical(address), mailbox })
     }
@@ -294,5 +305,25 @@ smtp_error = "550 This address is gone"
         let ann = directory.account("ann").unwrap();
         assert!(directory.may_send_as(ann, &"x@elsewhere.example".parse().unwrap()));
         assert!(!directory.may_send_as(ann, &"bob@example.org".parse().unwrap()));
+    }
+
+    #[test]
+    fn mail_for_a_postmaster_who_is_missing_waits() {
+        let host = Host {
+            names: vec!["mail.example.org".parse().unwrap()],
+            postmaster: Some("nobody".into()),
+            ..Host::default()
+        };
+        let directory = Directory::parse("d", TEXT, &host).unwrap();
+        assert_eq!(directory.missing_postmaster(), Some("nobody"));
+        let waits = |found: Resolved<'_>| matches!(found, Resolved::Refused { code: 451, .. });
+        for address in ["postmaster@mail.example.org", "Postmaster@example.org"] {
+            assert!(waits(directory.resolve(&address.parse().unwrap())), "{address}");
+        }
+        assert!(waits(directory.bare_postmaster().unwrap()));
+        let other = directory.resolve(&"x@mail.example.org".parse().unwrap());
+        assert!(matches!(other, Resolved::UnknownLocalpart));
+        let there = Host { postmaster: Some("bob".into()), ..Host::default() };
+        assert_eq!(Directory::parse("d", TEXT, &there).unwrap().missing_postmaster(), None);
     }
 }
