@@ -31,6 +31,7 @@ struct Step {
     success @2 :Success;
     failure @3 :Failure;
   }
+  told @4 :Text;             # with accountDisabled: the administrator's words for its user
 }
 
 interface Exchange {
@@ -66,7 +67,7 @@ enum Failure {
   tooManyFailures @4;        # refused by the limiter without looking
   temporary @5;              # a fault or overload of ours
   cancelled @6;
-  accountDisabled @7;        # told only after a correct proof; the text is in the log
+  accountDisabled @7;        # only after a correct proof, with Step.told
   channelBinding @8;         # the binding is not this connection's: somebody is in between
 }
 

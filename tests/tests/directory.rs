@@ -5,7 +5,7 @@
 
 use ipc::Role;
 use mox_tests::{
-    client::Smtp,
+    client::{Imap, Smtp},
     tree::{Tree, binary, kill, wait_until},
 };
 use std::{
@@ -182,6 +182,28 @@ fn addresses_are_known_however_they_are_written() {
     }
     let (error, code) = refused(&tree, &["address", "remove", "caps@xn--bcher-kva.example"]);
     assert!(code == 1 && error.contains("does not exist"), "{error}");
+}
+
+#[test]
+fn the_user_of_a_disabled_account_is_told_why_and_nobody_else() {
+    let tree = Tree::start();
+    let text = "on leave, ask ann@example.org";
+    assert_eq!(refused(&tree, &["account", "disable", "mox", text]).1, 0);
+    let imap = |user: &str, password: &str| {
+        let mut imap = Imap::connect(tree.address(143)).unwrap();
+        let answer = imap.command(&format!("LOGIN {user} {password}")).unwrap();
+        assert!(!answer.is_ok());
+        answer.text()
+    };
+    let told = imap("mox@localhost", "moxmoxmox");
+    assert!(told.contains(&format!("NO [CONTACTADMIN] {text}")), "{told}");
+    let stranger = imap("mox@localhost", "wrong-wrong");
+    assert!(!stranger.contains("leave") && !stranger.contains("CONTACTADMIN"), "{stranger}");
+    let mut smtp = Smtp::connect(tree.address(587)).unwrap();
+    let reply = smtp.log_in("mox@localhost", "moxmoxmox").unwrap();
+    assert!(reply.code == 525 && reply.lines[0].contains(text), "{reply:?}");
+    let reply = smtp.log_in("mox@localhost", "wrong-wrong").unwrap();
+    assert!(reply.code == 535 && !format!("{reply:?}").contains("leave"), "{reply:?}");
 }
 
 #[test]

@@ -594,7 +594,9 @@ fn next_step(from: step::Reader<'_>) -> Result<NextStep, capnp::Error> {
             Failure::TooManyFailures => AuthRefused::TooManyFailures,
             Failure::Temporary => AuthRefused::Temporary,
             Failure::Cancelled => AuthRefused::Cancelled,
-            Failure::AccountDisabled => AuthRefused::AccountDisabled,
+            Failure::AccountDisabled => {
+                AuthRefused::AccountDisabled(from.get_told()?.to_str()?.to_owned())
+            }
             Failure::ChannelBinding => AuthRefused::ChannelBinding,
         }),
     })

@@ -53,7 +53,7 @@ pub enum Next {
 }
 
 /// What came of a step of an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// Wrong password, unknown user: one answer.
     BadCredentials,
@@ -67,8 +67,8 @@ pub enum Failure {
     TooManyFailures,
     /// A fault or an overload of ours.
     Temporary,
-    /// The account may not log in.
-    Disabled,
+    /// The account may not log in; with what its user is told, of which printable ASCII counts.
+    Disabled(String),
     /// The channel binding is not this connection's.
     ChannelBinding,
 }
@@ -113,6 +113,17 @@ enum State {
         tag: Tag,
     },
     Over,
+}
+
+/// Octets of words that come from elsewhere, as one line of an answer has them.
+const MAX_TOLD: usize = 256;
+
+/// What may stand in a `resp-text` of words from elsewhere (RFC 9051 §9).
+fn shown(told: &str) -> String {
+    let one_line = told.chars().filter(|c| (' '..='~').contains(c)).take(MAX_TOLD);
+    let text: String = one_line.collect();
+    // A bracket would begin another response code.
+    if text.is_empty() || text.starts_with('[') { "account is disabled".into() } else { text }
 }
 
 /// Whether what is no command begins another protocol. `GET / HTTP/1.1` and `EHLO pc` begin with
@@ -339,11 +350,12 @@ impl Front {
                 self.state = State::Over;
                 Next::HandOver { tag, authenticate: !by_login }
             }
-            Step::Failure(why) => self.failed(&tag, *why, out),
+            Step::Failure(why) => self.failed(&tag, why, out),
         }
     }
 
-    fn failed(&mut self, tag: &Tag, why: Failure, out: &mut Out) -> Next {
+    fn failed(&mut self, tag: &Tag, why: &Failure, out: &mut Out) -> Next {
+        let disabled = if let Failure::Disabled(told) = why { shown(told) } else { String::new() };
         let (condition, code, text) = match why {
             Failure::BadCredentials => (
                 Condition::No,
@@ -366,8 +378,8 @@ impl Front {
                 (Condition::No, Some(ResponseCode::Unavailable), "try again later")
             }
             // Without AUTHENTICATIONFAILED, so that clients do not ask for another password.
-            Failure::Disabled => {
-                (Condition::No, Some(ResponseCode::ContactAdmin), "account is disabled")
+            Failure::Disabled(_) => {
+                (Condition::No, Some(ResponseCode::ContactAdmin), disabled.as_str())
             }
             Failure::ChannelBinding => (
                 Condition::No,
@@ -576,5 +588,14 @@ mod tests {
             }
         }
         panic!("commands without a log-in are bounded");
+    }
+
+    #[test]
+    fn words_for_the_user_of_a_disabled_account_are_one_short_line() {
+        assert_eq!(shown("on leave, ask +1 555"), "on leave, ask +1 555");
+        assert_eq!(shown("a\r\n* BYE b\u{e9}"), "a* BYE b");
+        assert_eq!(shown("[ALERT] x"), "account is disabled");
+        assert_eq!(shown(""), "account is disabled");
+        assert_eq!(shown(&"x".repeat(999)).len(), MAX_TOLD);
     }
 }

@@ -109,7 +109,7 @@ pub enum CommitRefused {
 }
 
 /// Why a log-in failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthRefused {
     /// Wrong password, unknown user, user who may not: one answer.
     BadCredentials,
@@ -125,8 +125,9 @@ pub enum AuthRefused {
     Temporary,
     /// The client gave up with `*`.
     Cancelled,
-    /// The account is disabled; told after a correct proof only.
-    AccountDisabled,
+    /// The account is disabled, with the administrator's words for its user, of which printable ASCII
+    /// counts; told after a correct proof only.
+    AccountDisabled(String),
     /// The channel binding is not this connection's.
     ChannelBinding,
     /// No base64.
@@ -220,6 +221,15 @@ impl From<&CommitRefused> for Reply {
     }
 }
 
+/// Octets of words that come from elsewhere.
+const MAX_TOLD: usize = 256;
+
+/// Words from elsewhere as one line of a reply.
+fn shown(told: &str) -> String {
+    let text: String = told.chars().filter(|c| (' '..='~').contains(c)).take(MAX_TOLD).collect();
+    if text.trim().is_empty() { "Account disabled".into() } else { text }
+}
+
 impl From<AuthRefused> for Reply {
     fn from(why: AuthRefused) -> Self {
         match why {
@@ -232,7 +242,7 @@ impl From<AuthRefused> for Reply {
             }
             AuthRefused::Temporary => Self::new(454, (4, 3, 0), "Cannot log you in now"),
             AuthRefused::Cancelled => Self::new(501, (5, 5, 0), "Log-in cancelled"),
-            AuthRefused::AccountDisabled => Self::new(525, (5, 7, 13), "Account disabled"),
+            AuthRefused::AccountDisabled(told) => Self::new(525, (5, 7, 13), shown(&told)),
             AuthRefused::ChannelBinding => {
                 Self::new(535, (5, 7, 7), "Channel binding is not that of this connection")
             }

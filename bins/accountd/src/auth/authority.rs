@@ -33,7 +33,7 @@ pub(crate) const NOBODY: AccountId = AccountId::from_bytes([0; 10]);
 const DECOY: &str = "decoy";
 
 /// Why somebody is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     BadCredentials,
     BadMessage,
@@ -41,13 +41,14 @@ pub(crate) enum Failure {
     TlsRequired,
     TooManyFailures,
     Temporary,
-    AccountDisabled,
+    /// With what its user is told: only after a right proof.
+    AccountDisabled(Box<str>),
     ChannelBinding,
 }
 
 impl Failure {
     /// Its name in the log-in history.
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Failure::BadCredentials => "badcreds",
             Failure::BadMessage => "badprotocol",
@@ -55,21 +56,21 @@ impl Failure {
             Failure::TlsRequired => "tlsrequired",
             Failure::TooManyFailures => "ratelimited",
             Failure::Temporary => "error",
-            Failure::AccountDisabled => "logindisabled",
+            Failure::AccountDisabled(_) => "logindisabled",
             Failure::ChannelBinding => "badchanbind",
         }
     }
 
     /// Whether it counts against the address. What is our fault, or proved a right password, does
     /// not.
-    fn counts(self) -> bool {
+    fn counts(&self) -> bool {
         match self {
             Failure::BadCredentials | Failure::BadMessage | Failure::ChannelBinding => true,
             Failure::UnknownMechanism
             | Failure::TlsRequired
             | Failure::TooManyFailures
             | Failure::Temporary
-            | Failure::AccountDisabled => false,
+            | Failure::AccountDisabled(_) => false,
         }
     }
 }
@@ -411,7 +412,7 @@ impl Authority {
         let entry = snapshot.directory.account_by_id(account).ok_or(Failure::BadCredentials)?;
         if let Some(text) = &entry.login_disabled {
             tracing::info!(account = entry.name, text, "log-in of a disabled account");
-            return Err(Failure::AccountDisabled);
+            return Err(Failure::AccountDisabled(text.as_str().into()));
         }
         let generations = self.vault.run(move |records| records.generations(account)).await?;
         let basis =

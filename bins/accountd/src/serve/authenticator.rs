@@ -152,12 +152,15 @@ async fn answer(
                         }
                     }
                 }
-                Err(failure) => to.set_failure(failure.into()),
+                Err(failure) => to.set_failure((&failure).into()),
             }
             Ok(())
         }
         Step::Failure(failure) => {
-            to.set_failure(failure.into());
+            to.set_failure((&failure).into());
+            if let Failure::AccountDisabled(text) = &failure {
+                to.set_told(&**text);
+            }
             Ok(())
         }
     }

@@ -174,7 +174,7 @@ impl admin_door::Server for Doorway {
         let mut to = results.get().init_outcome();
         match outcome {
             Ok(proof) => to.set_admin(AdminServer::client(&self.service, By::Web(proof))),
-            Err(failure) => to.set_failure(failure.into()),
+            Err(failure) => to.set_failure((&failure).into()),
         }
         Ok(())
     }

@@ -91,8 +91,8 @@ fn tls(reader: wire::tls_facts::Reader<'_>) -> Result<Option<Tls>, capnp::Error>
     }))
 }
 
-impl From<Failure> for auth::Failure {
-    fn from(failure: Failure) -> Self {
+impl From<&Failure> for auth::Failure {
+    fn from(failure: &Failure) -> Self {
         match failure {
             Failure::BadCredentials => auth::Failure::BadCredentials,
             Failure::BadMessage => auth::Failure::BadMessage,
@@ -100,7 +100,7 @@ impl From<Failure> for auth::Failure {
             Failure::TlsRequired => auth::Failure::TlsRequired,
             Failure::TooManyFailures => auth::Failure::TooManyFailures,
             Failure::Temporary => auth::Failure::Temporary,
-            Failure::AccountDisabled => auth::Failure::AccountDisabled,
+            Failure::AccountDisabled(_) => auth::Failure::AccountDisabled,
             Failure::ChannelBinding => auth::Failure::ChannelBinding,
         }
     }

@@ -343,12 +343,13 @@ where
 
 fn read_step(step: Result<step::Reader<'_>, capnp::Error>) -> Answer {
     let read = || -> Result<Answer, capnp::Error> {
-        Ok(match step?.which()? {
+        let step = step?;
+        Ok(match step.which()? {
             step::Challenge(challenge) => {
                 Answer::Challenge(challenge.get_data()?.to_vec(), challenge.get_exchange()?)
             }
             step::Success(success) => read_success(success?)?,
-            step::Failure(why) => Answer::Failure(failure(why?)),
+            step::Failure(why) => Answer::Failure(failure(why?, step.get_told()?.to_str()?)),
         })
     };
     read().unwrap_or_else(|error| {
@@ -376,7 +377,7 @@ fn read_success(success: success::Reader<'_>) -> Result<Answer, capnp::Error> {
     }
 }
 
-fn failure(why: auth::Failure) -> Failure {
+fn failure(why: auth::Failure, told: &str) -> Failure {
     match why {
         auth::Failure::BadCredentials => Failure::BadCredentials,
         auth::Failure::BadMessage | auth::Failure::Cancelled => Failure::BadMessage,
@@ -384,7 +385,7 @@ fn failure(why: auth::Failure) -> Failure {
         auth::Failure::TlsRequired => Failure::TlsRequired,
         auth::Failure::TooManyFailures => Failure::TooManyFailures,
         auth::Failure::Temporary => Failure::Temporary,
-        auth::Failure::AccountDisabled => Failure::Disabled,
+        auth::Failure::AccountDisabled => Failure::Disabled(told.to_owned()),
         auth::Failure::ChannelBinding => Failure::ChannelBinding,
     }
 }

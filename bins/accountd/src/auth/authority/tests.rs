@@ -345,7 +345,7 @@ async fn what_a_session_rests_on_ends_it() {
     let (right, wrong) = ("another one", PASSWORD);
     assert_eq!(
         plain(&bench, "ann@example.org", right).await.unwrap_err(),
-        Failure::AccountDisabled
+        Failure::AccountDisabled("on leave".into())
     );
     assert_eq!(plain(&bench, "ann@example.org", wrong).await.unwrap_err(), Failure::BadCredentials);
 }
