@@ -78,19 +78,22 @@ impl key_control::Server for KeyControl {
         _params: key_control::StatusParams,
         mut results: key_control::StatusResults,
     ) -> Result<(), capnp::Error> {
-        let lines: Vec<_> = self
+        let alarms = self.0.door.alarms(self.0.clock.now()).into_iter();
+        let counts = self
             .0
             .edges
             .counts()
             .into_iter()
             .flat_map(|(role, counts)| rows(role, &counts))
             .filter(|(_, count)| *count > 0)
-            .collect();
+            .map(|(what, count)| (what, count.to_string()));
+        let lines: Vec<_> =
+            alarms.map(|what| ("alarm".to_owned(), what)).chain(counts).take(MAX_LINES).collect();
         let mut list = results.get().init_lines(u32::try_from(lines.len()).unwrap_or_default());
         for (at, (key, value)) in (0..).zip(&lines) {
             let mut line = list.reborrow().get(at);
             line.set_key(key.as_str());
-            line.set_value(value.to_string().as_bytes());
+            line.set_value(value.as_bytes());
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use ipc::{
 };
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tokio::{sync::watch, task::AbortHandle};
+use types::UnixNanos;
 
 /// All doors.
 pub(crate) struct Door {
@@ -39,14 +40,19 @@ impl Door {
     /// The keys a role may sign with.
     pub(crate) fn keys_of(&self, role: Role) -> KeyTable {
         let identities = self.inner.identities.borrow();
-        let on_edge = identities.0.get(&role).map(Vec::as_slice).unwrap_or_default();
+        let on_edge = identities.of_roles.get(&role).map(Vec::as_slice).unwrap_or_default();
         on_edge.iter().map(|e| (e.identity.key.id(), Arc::clone(&e.identity.key))).collect()
+    }
+
+    /// What an administrator must look at.
+    pub(crate) fn alarms(&self, now: UnixNanos) -> Vec<String> {
+        self.inner.identities.borrow().alarms(now)
     }
 
     /// All identities in words.
     pub(crate) fn describe(&self) -> Vec<String> {
         let identities = self.inner.identities.borrow();
-        let all = identities.0.iter().flat_map(|(role, on_edge)| {
+        let all = identities.of_roles.iter().flat_map(|(role, on_edge)| {
             on_edge.iter().map(move |entry| {
                 let identity = &entry.identity;
                 let default = if entry.is_default { " (default)" } else { "" };
@@ -79,7 +85,7 @@ impl tls_door::Server for DoorOf {
         let mut results = results.get();
         results.set_number(*self.inner.number.borrow());
         let identities = self.inner.identities.borrow();
-        let on_edge = identities.0.get(&self.role).map(Vec::as_slice).unwrap_or_default();
+        let on_edge = identities.of_roles.get(&self.role).map(Vec::as_slice).unwrap_or_default();
         let length = u32::try_from(on_edge.len()).unwrap_or_default();
         let mut list = results.init_list(length);
         for (at, entry) in (0..length).zip(on_edge) {

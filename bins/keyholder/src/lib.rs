@@ -15,7 +15,7 @@ mod rate;
 mod shape;
 mod slot;
 
-pub use certificates::GivenFiles;
+pub use certificates::{GivenFiles, check};
 pub use control::Control;
 pub use folder::FolderError;
 

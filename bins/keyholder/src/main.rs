@@ -13,16 +13,22 @@ use anyhow::Context as _;
 use daemon::Socket;
 use ipc::Role;
 use keyholder::{Control, GivenFiles, Grants};
-use std::{process::ExitCode, sync::Arc};
+use std::{cell::Cell, process::ExitCode, sync::Arc};
 use tokio::net::UnixListener;
 
 fn main() -> ExitCode {
-    daemon::start_prepared(
+    let fault = Cell::new(None);
+    let found = &fault;
+    let ended = daemon::start_prepared(
         &[Role::Keyholder],
         |_| &sandbox::profiles::KEYHOLDER,
         |_, _| keyholder::draw_first_random().context("random numbers"),
         |mut inherited, ()| async move {
             let slice: config::slice::Keyholder = inherited.slice().context("slice")?;
+            if let Some(listener) = &slice.checks {
+                found.set(keyholder::check(listener, &GivenFiles::read(inherited.files)).err());
+                return Ok(());
+            }
             let control = match inherited.take_listener("control") {
                 Some(Socket::Unix(listener)) => {
                     let listener = UnixListener::from_std(listener).context("control socket")?;
@@ -47,5 +53,6 @@ fn main() -> ExitCode {
                 _deadline = inherited.stop.draining() => Ok(()),
             }
         },
-    )
+    );
+    fault.get().map_or(ended, |fault: daemon::PairFault| ExitCode::from(fault.code()))
 }

@@ -211,9 +211,11 @@ fn tell_status(sockets: &Sockets, facts: &mut Facts) -> Result<(), Failure> {
 
 type Facts = Vec<(String, Value)>;
 
-/// What keyholder counted, by who asked; what it refused is an alarm.
+/// What keyholder counted, by who asked; what it refused is an alarm, as is what it calls one.
 fn signatures((what, count): (String, Value)) -> (String, Value) {
-    if what.ends_with(" refused") {
+    if what == "alarm" {
+        (what, count)
+    } else if what.ends_with(" refused") {
         let count = count.as_str().unwrap_or("?");
         ("alarm".to_owned(), Value::String(format!("keyholder: {what}: {count}")))
     } else {

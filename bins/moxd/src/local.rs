@@ -27,7 +27,7 @@ pub(crate) fn dispatch(args: Args) -> anyhow::Result<()> {
                 run_folder: &run_folder,
                 development: false,
                 init_only: false,
-                on_whole: &|| {},
+                on_whole: &|_| {},
             })
         }
         Command::Localserve { dir, ips, port_offset, init_only, uid_base, log_level } => {
@@ -38,7 +38,7 @@ pub(crate) fn dispatch(args: Args) -> anyhow::Result<()> {
             daemon::init_logging("moxd", Log { level: log_level, ..Log::default() }, None);
             let source = Source::Local {
                 dir: dir.clone(),
-                ips: ips.clone(),
+                ips,
                 offset: port_offset,
                 uid_base,
                 level: log_level,
@@ -50,7 +50,11 @@ pub(crate) fn dispatch(args: Args) -> anyhow::Result<()> {
                 run_folder: &dir.join("run"),
                 development: true,
                 init_only,
-                on_whole: &|| tell(&settings, &dir, &ips),
+                on_whole: &|ports| {
+                    let said = what_there_is(&settings, &dir, &ports.addresses(), init_only);
+                    debug_assert!(said.is_some(), "a development server's settings are complete");
+                    print!("{}", said.unwrap_or_default());
+                },
             })
         }
     }
@@ -84,36 +88,68 @@ fn run_folder(data: &Path) -> PathBuf {
     }
 }
 
-/// What to connect to.
-fn tell(settings: &Static, dir: &Path, ips: &[IpAddr]) {
-    let said = (|| {
-        let services = &settings.listeners.values().next()?.services;
-        let port = |kind| services.get(&kind).map(|service| service.port);
-        let local = settings.local.as_ref()?;
+/// What there is and how to reach it: said when everything serves.
+fn what_there_is(settings: &Static, dir: &Path, ips: &[IpAddr], ends: bool) -> Option<String> {
+    let services = &settings.listeners.values().next()?.services;
+    let port = |kind| services.get(&kind).map(|service| service.port);
+    let local = settings.local.as_ref()?;
+    let account = format!("  account     {}, password {}\n", local.address, local.password);
+    let dir_shown = dir.display();
+    if ends {
+        let again = format!("Keys and account are made in {dir_shown}; nothing runs now.\n");
+        return Some(again + &account);
+    }
+    let shown: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    let url = |kind, scheme| {
         let host = match ips.first()? {
-            ip if ip.is_loopback() => "localhost".to_owned(),
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        println!("mox runs in {} and serves on {host}:", dir.display());
-        println!("  IMAP        {} (STARTTLS), {} (TLS)", port(Kind::Imap)?, port(Kind::Imaps)?);
-        println!(
-            "  submission  {} (STARTTLS), {} (TLS)",
-            port(Kind::Submission)?,
-            port(Kind::Submissions)?
-        );
-        println!("  SMTP        {}", port(Kind::Smtp)?);
-        println!(
-            "  web         http://{host}:{}/ and https://{host}:{}/",
-            port(Kind::Http)?,
-            port(Kind::Https)?
-        );
-        println!("  admin       http://{host}:{}/", port(Kind::Admin)?);
-        println!("  metrics     http://{host}:{}/metrics", port(Kind::Metrics)?);
-        println!("  account     {}, password {}", local.address, local.password);
-        println!("  admin       password {}", local.admin_password);
-        println!("End it with Ctrl-C.");
-        Some(())
-    })();
-    debug_assert!(said.is_some(), "the settings of a development server are complete");
+        Some(format!("{scheme}://{host}:{}", port(kind)?))
+    };
+    let (imap, imaps) = (port(Kind::Imap)?, port(Kind::Imaps)?);
+    let (submission, submissions) = (port(Kind::Submission)?, port(Kind::Submissions)?);
+    Some(format!(
+        "mox runs in {dir_shown} and serves on {shown}:\n  \
+           IMAP        {imap} (STARTTLS), {imaps} (TLS)\n  \
+           submission  {submission} (STARTTLS), {submissions} (TLS)\n  \
+           SMTP        {smtp}\n  \
+           web         {http}/ and {https}/\n  \
+           metrics     {metrics}/metrics\n\
+         {account}  \
+           control     moxctl --control {control} status\n\
+         End it with Ctrl-C.\n",
+        shown = shown.join(" and "),
+        smtp = port(Kind::Smtp)?,
+        http = url(Kind::Http, "http")?,
+        https = url(Kind::Https, "https")?,
+        metrics = url(Kind::Metrics, "http")?,
+        control = dir.join("run/control").display(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_what_is_true() {
+        let dir = Path::new("/tmp/there");
+        let ips: Vec<IpAddr> = ["127.77.1.9", "::1"].map(|ip| ip.parse().unwrap()).into();
+        let settings = Static::local(dir.to_owned(), ips.clone(), 1000);
+        let said = what_there_is(&settings, dir, &ips, false).unwrap();
+        for part in [
+            "mox runs in /tmp/there and serves on 127.77.1.9 and ::1:\n  IMAP        1143",
+            "  web         http://127.77.1.9:1080/ and https://127.77.1.9:1443/\n",
+            "  account     mox@localhost, password moxmoxmox\n",
+            "  control     moxctl --control /tmp/there/run/control status\n",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("http://localhost") && !said.contains("admin"), "{said}");
+        let said = what_there_is(&settings, dir, &ips[1..], false).unwrap();
+        assert!(said.contains("http://[::1]:1081/metrics"), "{said}");
+        let said = what_there_is(&settings, dir, &ips, true).unwrap();
+        assert!(said.contains("nothing runs now") && !said.contains("Ctrl-C"), "{said}");
+    }
 }

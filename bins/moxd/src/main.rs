@@ -12,6 +12,7 @@
 mod args;
 mod backoff;
 mod binaries;
+mod check;
 mod child;
 mod control;
 mod ending;
@@ -23,6 +24,7 @@ mod local;
 mod logs;
 mod notify;
 mod ports;
+mod reload;
 mod source;
 mod supervise;
 mod table;

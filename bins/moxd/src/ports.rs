@@ -2,8 +2,8 @@
 //! a connection made meanwhile waits in the backlog and is not refused.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::{SocketAddr, TcpListener},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
 };
@@ -103,6 +103,13 @@ impl Ports {
             }
         }
         Ok(())
+    }
+
+    /// The addresses that are listened on, IPv4 first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let sockets = self.named.keys().filter_map(|name| name.rsplit('/').next());
+        let ips = sockets.filter_map(|socket| socket.parse().ok()).map(|at: SocketAddr| at.ip());
+        ips.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The sockets of a role, with the names it gets them by.

@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     binaries::{self, Binaries},
+    check::Check,
     control::{Answer, take_orders},
     handover::{self, Handed, Way},
     identity::Identities,
@@ -25,6 +26,7 @@ use crate::{
     logs::Logs,
     notify::{Notify, listen_fds},
     ports::Ports,
+    reload::Reloads,
     source::Source,
     table,
     tree::{Ground, Tree},
@@ -48,7 +50,7 @@ pub(crate) struct Run<'a> {
     /// End when everything has served once.
     pub(crate) init_only: bool,
     /// Called when everything serves for the first time.
-    pub(crate) on_whole: &'a dyn Fn(),
+    pub(crate) on_whole: &'a dyn Fn(&Ports),
 }
 
 /// How it ended.
@@ -94,6 +96,11 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
+    if handed.is_none() {
+        // Only here: who takes over a server that runs must not end it for a file.
+        let check = Check::prepare(&ground, &ground.settings)?;
+        local.block_on(&runtime, check.run()).map_err(anyhow::Error::msg)?;
+    }
     let fresh = handed.as_ref().is_some_and(|handed| !handed.back);
     let (end, ground) = local.block_on(&runtime, live(run, ground, fresh, &our_path))?;
     let error = match (end, &handed) {
@@ -172,6 +179,7 @@ async fn live(
     let mut signals = Signals::new()?;
     let mut whole_by = fresh.then(|| Instant::now() + NEW_TREE);
     let mut was_whole = false;
+    let mut reloads = Reloads::new();
     let mut end = End::Stopped;
     let watchdog = notify.watchdog.unwrap_or(Duration::from_secs(60));
     let mut alive = tokio::time::interval(watchdog);
@@ -184,7 +192,7 @@ async fn live(
             (was_whole, whole_by) = (true, None);
             notify.say("READY=1");
             tracing::info!(processes = tree.slots.len(), "everything serves");
-            (run.on_whole)();
+            (run.on_whole)(&tree.ground.ports);
             if run.init_only {
                 tree.go_down();
             }
@@ -202,12 +210,11 @@ async fn live(
             biased;
             asked = signals.next() => match asked {
                 Asked::Stop => stop(&mut tree, &notify),
-                Asked::Reload => {
-                    if let Err(why) = reload(&mut tree, run, &notify) {
-                        tracing::error!(why, "the configuration was not applied");
-                    }
-                }
+                Asked::Reload => reloads.ask(None, &tree.ground, &run.source, &notify),
             },
+            Some(checked) = reloads.checked() => {
+                reloads.finish(checked, &mut tree, &run.source, &notify);
+            }
             Some((order, answer)) = given.recv() => {
                 if order == Order::Upgrade {
                     if let Err(why) = Binaries::open(our_path) {
@@ -217,7 +224,11 @@ async fn live(
                     }
                     end = End::Upgrade;
                 }
-                obey(order, answer, &mut tree, run, &notify);
+                if order == Order::Reload {
+                    reloads.ask(Some(answer), &tree.ground, &run.source, &notify);
+                    continue;
+                }
+                obey(order, answer, &mut tree, &notify);
             }
             _ = alive.tick(), if notify.watchdog.is_some() => notify.say("WATCHDOG=1"),
             // Below orders: what processes say must never keep the administrator waiting.
@@ -238,13 +249,7 @@ fn stop(tree: &mut Tree, notify: &Notify) {
     tree.go_down();
 }
 
-fn obey(
-    order: Order,
-    answer: oneshot::Sender<Answer>,
-    tree: &mut Tree,
-    run: &Run<'_>,
-    notify: &Notify,
-) {
+fn obey(order: Order, answer: oneshot::Sender<Answer>, tree: &mut Tree, notify: &Notify) {
     let said: Answer = match order {
         Order::Stop => {
             stop(tree, notify);
@@ -254,7 +259,6 @@ fn obey(
             tree.go_down();
             Ok(vec!["draining, then the installed build takes over".to_owned()])
         }
-        Order::Reload => reload(tree, run, notify),
         Order::Restart(role) => {
             tree.restart(role);
             Ok(Vec::new())
@@ -274,6 +278,8 @@ fn obey(
             let files = Role::ALL.into_iter().filter_map(|role| tree.ground.logs.file(role));
             Ok(files.map(|path| path.display().to_string()).collect())
         }
+        // It is answered when its files have been looked at: `Reloads`.
+        Order::Reload => return,
         Order::ConfineTest(role) => {
             trial::begin(&tree.ground, role, answer);
             return;
@@ -281,57 +287,6 @@ fn obey(
     };
     // A client that has gone needs no answer.
     let _ = answer.send(said);
-}
-
-/// Reads the settings again and applies them; if anything is wrong with them, changes nothing.
-fn reload(tree: &mut Tree, run: &Run<'_>, notify: &Notify) -> Answer {
-    notify.reloading();
-    let done = apply(tree, run);
-    notify.say("READY=1");
-    done.map_err(|error| format!("{error:#}"))
-}
-
-fn apply(tree: &mut Tree, run: &Run<'_>) -> anyhow::Result<Vec<String>> {
-    let mut new = run.source.load()?;
-    new.control_uids = tree.ground.identities.admins();
-    let old = &tree.ground.settings;
-    if (&new.data_dir, new.uid_base) != (&old.data_dir, old.uid_base) {
-        anyhow::bail!("data_dir and uid_base change at a restart only");
-    }
-    crate::files::of_keyholder(&new)?;
-    let sockets = |ports: &Ports, role| -> Vec<String> {
-        ports.of(role).map(|(name, _)| name.to_owned()).collect()
-    };
-    let before: Vec<_> = Role::ALL.map(|role| sockets(&tree.ground.ports, role)).into();
-    tree.ground.ports.apply(&new, run.source.missing())?;
-    let old = std::mem::replace(&mut tree.ground.settings, new);
-    tree.make_slots()?;
-    let new = &tree.ground.settings;
-    let has_files = |settings: &config::Static| {
-        crate::files::of_keyholder(settings).is_ok_and(|files| !files.is_empty())
-    };
-    let mut lines = Vec::new();
-    let mut changed = Vec::new();
-    for (role, before) in Role::ALL.into_iter().zip(before) {
-        let slice = old.slice(role.name()) != new.slice(role.name());
-        let ports = before != sockets(&tree.ground.ports, role);
-        // New certificates may lie in the same files.
-        let files = role == Role::Keyholder && has_files(new);
-        let all = old.require != new.require || old.log.format != new.log.format;
-        if slice || ports || files || all {
-            lines.push(format!("{role} is replaced"));
-            changed.push(role);
-        }
-    }
-    let level = (old.log.level != new.log.level).then_some(new.log.level);
-    for role in changed {
-        tree.restart(role);
-    }
-    if let Some(level) = level {
-        tree.log_level(None, level);
-    }
-    tracing::info!(replaced = lines.len(), "the configuration was applied");
-    Ok(lines)
 }
 
 enum Asked {

@@ -464,7 +464,8 @@ pub(crate) fn name((role, instance): Key) -> String {
     daemon::process_name(role, instance)
 }
 
-fn require_bits(settings: &Static) -> u8 {
+/// The layers that must stand, as [`Start`] has them.
+pub(crate) fn require_bits(settings: &Static) -> u8 {
     settings.require.iter().fold(0, |bits, layer| {
         bits | match layer {
             config::Layer::Uid => 1,

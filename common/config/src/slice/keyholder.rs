@@ -28,6 +28,10 @@ pub struct Keyholder {
     /// Who may use the control socket, by uid.
     #[serde(default)]
     pub control_uids: Vec<u32>,
+    /// It only looks at the certificate and key of this listener, says by the code it ends with what
+    /// is wrong with them.
+    #[serde(default)]
+    pub checks: Option<String>,
 }
 
 /// Some names.
@@ -90,6 +94,21 @@ impl Keyholder {
                 .collect(),
             self_signed,
             limits: all.limits.keys.clone(),
+            checks: None,
         }
+    }
+
+    /// The slice of a keyholder that only looks at the files of a listener, as JSON.
+    #[must_use]
+    pub fn that_checks(listener: &str) -> Vec<u8> {
+        slice::json(&Self {
+            hostname: slice::domain::localhost(),
+            edges: BTreeMap::new(),
+            certificates: Vec::new(),
+            self_signed: Vec::new(),
+            limits: Keys::default(),
+            control_uids: Vec::new(),
+            checks: Some(listener.to_owned()),
+        })
     }
 }
