@@ -78,7 +78,8 @@ impl key_control::Server for KeyControl {
         _params: key_control::StatusParams,
         mut results: key_control::StatusResults,
     ) -> Result<(), capnp::Error> {
-        let alarms = self.0.door.alarms(self.0.clock.now()).into_iter();
+        let of_pepper = self.0.pepper_alarm.map(str::to_owned).into_iter();
+        let alarms = of_pepper.chain(self.0.door.alarms(self.0.clock.now()));
         let counts = self
             .0
             .edges

@@ -1,4 +1,4 @@
-//! Keys on disk: `tls/NAME.pem`, `dkim/DOMAIN/SELECTOR.pem`, `pepper`. Mode 0600 in folders of mode
+//! Keys on disk: `tls/NAME.pem`, `dkim/DOMAIN/SELECTOR.pem`, `pepper` (and `pepper.lost`). Mode 0600 in folders of mode
 //! 0700; each write is whole or not there, and on the disk before anybody hears of it.
 
 use crate::pepper::PEPPER_OCTETS;
@@ -82,6 +82,25 @@ impl Folder {
 
     pub(crate) fn write_pepper(&self, octets: &[u8; PEPPER_OCTETS]) -> Result<()> {
         write(&self.root.join("pepper"), octets)
+    }
+
+    /// The mark of a pepper that was made because the one before was lost.
+    pub(crate) fn read_pepper_lost(&self) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        read(&self.pepper_lost())
+    }
+
+    pub(crate) fn write_pepper_lost(&self, mark: &[u8]) -> Result<()> {
+        write(&self.pepper_lost(), mark)
+    }
+
+    pub(crate) fn remove_pepper_lost(&self) -> Result<()> {
+        let path = self.pepper_lost();
+        fs::remove_file(&path).map_err(|error| FolderError::Io(path, error))?;
+        sync_folder(&self.root)
+    }
+
+    fn pepper_lost(&self) -> PathBuf {
+        self.root.join("pepper.lost")
     }
 
     /// Key and certificate of a self-signed name.

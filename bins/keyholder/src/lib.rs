@@ -84,6 +84,7 @@ pub fn draw_first_random() -> Result<(), Unspecified> {
 pub async fn run(mut grants: Grants) -> Result<(), StartError> {
     let folder = Rc::new(Folder::open(grants.folder)?);
     let pepper = Pepper::open(&folder)?;
+    let pepper_alarm = pepper.alarm(&folder)?;
     let dkim = DkimKeys::load(Rc::clone(&folder), Arc::clone(&grants.clock), grants.workers)?;
     let now = grants.clock.now();
     let identities = Identities::load(&grants.slice, &grants.files, &folder, now)?;
@@ -97,6 +98,7 @@ pub async fn run(mut grants: Grants) -> Result<(), StartError> {
         door: Door::new(identities),
         edges,
         keys: Keys::new(pepper, dkim),
+        pepper_alarm,
     });
     // Whoever drops this future drops all of it: clients, edges, slots.
     let mut tasks = JoinSet::new();
@@ -126,6 +128,7 @@ struct Server {
     door: Door,
     edges: Edges,
     keys: Keys,
+    pepper_alarm: Option<&'static str>,
 }
 
 /// Renews what is self-signed before it ends.

@@ -20,6 +20,13 @@ pub(crate) const MAX_PLAIN: usize = 4096;
 /// The first octet of what is sealed: the key and algorithm it was sealed with.
 const VERSION: u8 = 1;
 
+/// What a mark beside the pepper authenticates: it is about this pepper and no other.
+const AFTER_LOSS: &[u8] = b"made after a loss";
+/// The alarm.
+const LOST: &str = "keys/pepper was missing and a new one was made: no password from before works. Put \
+                    keys/pepper back from a backup, or set all passwords again and remove \
+                    keys/pepper.lost; then: moxctl restart keyholder";
+
 /// The keys made of the pepper.
 pub(crate) struct Pepper {
     seal: RandomizedNonceKey,
@@ -40,16 +47,31 @@ impl Pepper {
         if let Some(octets) = folder.read_pepper()? {
             return Ok(Self::from_octets(&octets)?);
         }
-        if folder.has_keys() {
-            tracing::error!(
-                "the pepper is missing though there are keys: passwords cannot be verified \
-                 until keys/pepper is restored from a backup; a new one is made"
-            );
-        }
         let mut octets = Zeroizing::new([0; PEPPER_OCTETS]);
         SystemRandom::new().fill(&mut octets[..])?;
+        let pepper = Self::from_octets(&octets)?;
+        if folder.has_keys() {
+            // First, so that no death between the two can lose the alarm.
+            folder.write_pepper_lost(&pepper.mac(b"", AFTER_LOSS))?;
+        }
         folder.write_pepper(&octets)?;
-        Ok(Self::from_octets(&octets)?)
+        Ok(pepper)
+    }
+
+    /// What to tell the administrator if this pepper was made because the one before was lost: until
+    /// that one is back, or the administrator has removed the mark.
+    pub(crate) fn alarm(
+        &self,
+        folder: &Folder,
+    ) -> Result<Option<&'static str>, crate::FolderError> {
+        let Some(mark) = folder.read_pepper_lost()? else { return Ok(None) };
+        if *mark == self.mac(b"", AFTER_LOSS) {
+            tracing::error!("{LOST}");
+            return Ok(Some(LOST));
+        }
+        folder.remove_pepper_lost()?;
+        tracing::info!("the pepper that was lost is back");
+        Ok(None)
     }
 
     fn from_octets(octets: &[u8; PEPPER_OCTETS]) -> Result<Self, Unspecified> {
@@ -146,5 +168,31 @@ mod tests {
         let open = || Pepper::open(&Folder::open(place.path().join("keys")).unwrap()).unwrap();
         let sealed = open().seal(b"a", b"x").unwrap();
         assert_eq!(open().open_sealed(b"a", &sealed).unwrap().as_slice(), b"x");
+    }
+    #[test]
+    fn a_loss_is_told_until_it_is_mended() {
+        let place = tempfile::tempdir().unwrap();
+        let keys = place.path().join("keys");
+        let open = || {
+            let folder = Folder::open(keys.clone()).unwrap();
+            let pepper = Pepper::open(&folder).unwrap();
+            pepper.alarm(&folder).unwrap()
+        };
+        assert_eq!(open(), None, "the first start is no loss");
+        let backup = std::fs::read(keys.join("pepper")).unwrap();
+        std::fs::write(keys.join("tls/mail.example.org.pem"), b"a key").unwrap();
+        assert_eq!(open(), None);
+
+        std::fs::remove_file(keys.join("pepper")).unwrap();
+        assert_eq!(open(), Some(LOST));
+        assert_eq!(open(), Some(LOST), "also after another start");
+        std::fs::write(keys.join("pepper"), &backup).unwrap();
+        assert_eq!(open(), None);
+        assert!(!keys.join("pepper.lost").exists());
+
+        std::fs::remove_file(keys.join("pepper")).unwrap();
+        assert_eq!(open(), Some(LOST));
+        std::fs::remove_file(keys.join("pepper.lost")).unwrap();
+        assert_eq!(open(), None, "all passwords were set again");
     }
 }
