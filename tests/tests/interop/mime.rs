@@ -15,7 +15,7 @@ const BATCH: usize = 60;
 
 /// Where Dovecot reads otherwise and the standard is on our side: message, item, why. A `*` at the
 /// end stands for any rest.
-const OURS_IS_RIGHT: [(&str, &str, &str); 58] = [
+const OURS_IS_RIGHT: [(&str, &str, &str); 55] = [
     ("message-encoded", "BODYSTRUCTURE", ENCODED),
     ("message-encoded", "BODY[1*", ENCODED),
     ("rfc-008.eml", "BODYSTRUCTURE", ENCODED),
@@ -106,21 +106,6 @@ const OURS_IS_RIGHT: [(&str, &str, &str); 58] = [
         "rfc-009.eml",
         "BODYSTRUCTURE",
         "RFC 5322 §3.4: words alone are no address with a display name",
-    ),
-    (
-        "thirdparty-005.eml",
-        "BODY[]",
-        "RFC 9051 §6.4.5: the octets of the message; NUL is not made another one",
-    ),
-    (
-        "thirdparty-005.eml",
-        "BODY[TEXT]",
-        "RFC 9051 §6.4.5: the octets of the message; NUL is not made another one",
-    ),
-    (
-        "thirdparty-005.eml",
-        "BODY[1]",
-        "RFC 9051 §6.4.5: the octets of the message; NUL is not made another one",
     ),
 ];
 
@@ -403,7 +388,9 @@ fn every_part_is_the_one_that_dovecot_finds() {
         let structure = ask(&mut theirs, number, &wanted).remove("BODYSTRUCTURE").unwrap();
         wanted.extend(sections(&structure));
         let mut left = ask(&mut ours, number, &wanted);
-        assert_eq!(left.get("BODY[]"), Some(&Value::Text(octets.clone())), "{name}");
+        // RFC 9051 §9: no literal of BODY holds NUL; both servers send the same octet for it.
+        let sent = octets.iter().map(|octet| if *octet == 0 { 0x80 } else { *octet }).collect();
+        assert_eq!(left.get("BODY[]"), Some(&Value::Text(sent)), "{name}");
         for (item, mut theirs) in ask(&mut theirs, number, &wanted) {
             compared += 1;
             let mut ours = left.remove(&item).unwrap_or(Value::Nil);
