@@ -365,11 +365,9 @@ impl Service {
 
     /// Notes detached folders and removes old ones.
     pub(crate) async fn sweep(&self) {
-        let snapshot = self.directories.now();
-        let is_listed = |id| snapshot.directory.account_by_id(id).is_some();
         let now = self.clock.now();
-        if let Err(error) = folders::sweep(&self.store, &self.authority.vault, is_listed, now).await
-        {
+        let (vault, directories) = (&self.authority.vault, &self.directories);
+        if let Err(error) = folders::sweep(&self.store, vault, directories, now).await {
             tracing::error!(%error, "folders of removed accounts");
         }
     }
