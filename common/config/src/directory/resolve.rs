@@ -55,19 +55,23 @@ impl Directory {
 
     fn look_up(&self, address: &Address, even_disabled: bool) -> Resolved<'_> {
         let is_postmaster = address.localpart().as_str().eq_ignore_ascii_case(POSTMASTER);
+        let is_host = self.host.names.contains(address.domain());
+        // Only an account: while it is missing, an address that exists is not to wait for it.
         if is_postmaster
-            && self.host.names.contains(address.domain())
-            && let Some(found) = self.postmaster(address)
+            && is_host
+            && let Some(found @ Resolved::Account { .. }) = self.postmaster(address)
         {
             return found;
         }
         let Some(domain) = self.domains.get(address.domain()) else {
+            if is_postmaster
+                && is_host
+                && let Some(found) = self.postmaster(address)
+            {
+                return found;
+            }
             // The host's own name is ours, too ([`Self::is_local`]): nobody else would know more.
-            let nobody = if self.host.names.contains(address.domain()) {
-                Resolved::UnknownLocalpart
-            } else {
-                Resolved::UnknownDomain
-            };
+            let nobody = if is_host { Resolved::UnknownLocalpart } else { Resolved::UnknownDomain };
             return self.everything(address).unwrap_or(nobody);
         };
         if !domain.enabled && !even_disabled {
@@ -323,6 +327,14 @@ smtp_error = "550 This address is gone"
         assert!(waits(directory.bare_postmaster().unwrap()));
         let other = directory.resolve(&"x@mail.example.org".parse().unwrap());
         assert!(matches!(other, Resolved::UnknownLocalpart));
+        // An address that somebody has does not wait, not even where the host name is a domain.
+        let names = ["example.org", "exact.example", "all.example"].map(|n| n.parse().unwrap());
+        let host = Host { names: names.into(), ..host };
+        let owned = "[account.bob.address.\"postmaster@example.org\"]\n";
+        let directory = Directory::parse("d", &format!("{TEXT}{owned}"), &host).unwrap();
+        assert_eq!(said(&directory, "postmaster@example.org"), "bob postmaster@example.org Inbox");
+        assert_eq!(said(&directory, "postmaster@all.example"), "ann postmaster@all.example Inbox");
+        assert!(waits(directory.resolve(&"postmaster@exact.example".parse().unwrap())));
         let there = Host { postmaster: Some("bob".into()), ..Host::default() };
         assert_eq!(Directory::parse("d", TEXT, &there).unwrap().missing_postmaster(), None);
     }
