@@ -301,28 +301,6 @@ pub enum FetchItem {
     BinarySize(PartPath),
 }
 
-impl FetchItem {
-    /// Whether it is octets of the message, of which there may be many.
-    #[must_use]
-    pub const fn has_content(&self) -> bool {
-        match self {
-            Self::Rfc822
-            | Self::Rfc822Header
-            | Self::Rfc822Text
-            | Self::Section { .. }
-            | Self::Binary { .. }
-            | Self::BinarySize(_) => true,
-            Self::Flags
-            | Self::Uid
-            | Self::InternalDate
-            | Self::Size
-            | Self::Envelope
-            | Self::Body
-            | Self::BodyStructure => false,
-        }
-    }
-}
-
 /// What of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SectionText {

@@ -3,10 +3,9 @@
 use super::{SyntaxError, cursor::Cursor, is_atom_char, sp_set, utf8};
 use crate::command::{Fetch, FetchItem, FetchPartial, PartPath, SectionText, Verb};
 
-/// Items of one FETCH as they are written, repeated ones too.
+/// Items of one FETCH as they are written, repeated ones too. Those with content have no bound of
+/// their own: clients ask for `.MIME` of all parts at once, and writing stops between items.
 const MAX_ITEMS: usize = 200;
-/// Different items with content of a message: each is read and written for itself.
-const MAX_CONTENTS: usize = 64;
 /// Field names of one section.
 const MAX_FIELDS: usize = 200;
 /// Numbers in a section: no deeper than the structure of a message is indexed.
@@ -32,9 +31,6 @@ pub(super) fn fetch(at: &mut Cursor<'_>, uid: bool) -> Result<Verb, SyntaxError>
                 break;
             }
             at.space()?;
-        }
-        if items.iter().filter(|item| item.has_content()).count() > MAX_CONTENTS {
-            return Err(SyntaxError("too many different sections"));
         }
     } else if at.eat_word(b"ALL") {
         items = fast();
@@ -208,12 +204,23 @@ mod tests {
         assert_eq!(items(&repeated("UID", 201)), None);
         let same = items(" 1 (BODY[HEADER.FIELDS (A)] FLAGS BODY[HEADER.FIELDS (A)] FLAGS)");
         assert_eq!(same.unwrap().len(), 2);
-        let parts = |count: usize| {
-            let parts: Vec<String> = (1..=count).map(|n| format!("BODY.PEEK[{n}]")).collect();
-            items(&format!(" 1 (UID FLAGS {})", parts.join(" ")))
-        };
-        assert_eq!(parts(MAX_CONTENTS).unwrap().len(), MAX_CONTENTS + 2);
-        assert_eq!(parts(MAX_CONTENTS + 1), None);
+    }
+
+    #[test]
+    fn as_many_parts_as_items() {
+        for (before, behind) in [
+            ("BODY.PEEK[", ".MIME]"),
+            ("BODY.PEEK[", "]"),
+            ("BINARY.SIZE[", "]"),
+            ("BODY.PEEK[", ".HEADER.FIELDS (Subject)]"),
+        ] {
+            let parts = |count: usize| {
+                let parts = (1..=count).map(|n| format!("{before}{n}{behind}"));
+                items(&format!(" 1 (UID {})", parts.collect::<Vec<_>>().join(" ")))
+            };
+            assert_eq!(parts(MAX_ITEMS - 1).unwrap().len(), MAX_ITEMS, "{before}{behind}");
+            assert_eq!(parts(MAX_ITEMS), None, "{before}{behind}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use super::{
     Answer, End, Flow, Meta, Question, Row, Selected, Session, Small, Sync, Task,
-    render::{Facts, Message},
+    render::{Facts, HeaderBlock, Message},
 };
 use crate::{
     command::{Fetch, FetchItem, SectionText},
@@ -19,7 +19,10 @@ use crate::{
     response::ResponseCode,
     set::NumberSet,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 /// Messages of a batch: as many as the facts of usual ones fill one answer.
 const BATCH: u32 = 512;
@@ -70,9 +73,10 @@ struct Batch {
     /// Where reading of facts goes on when those before it are written; None when all were read.
     meta_from: Option<u32>,
     smalls: BTreeMap<u32, Small>,
-    /// Header blocks of the first message left, by their range.
-    headers: BTreeMap<(u64, u64), Vec<u8>>,
-    asked_header: Option<(u64, u64)>,
+    /// The header block of the first message left that was read last; never two at a time.
+    header: Option<HeaderBlock>,
+    /// Where the one begins that was asked for.
+    asked_header: Option<u64>,
     /// The message that is being written.
     current: Option<Current>,
     /// Octets looked at since the last stop.
@@ -190,10 +194,11 @@ impl Session {
             fetching.batch.meta_from = next;
         } else if let Answer::Small { items, next } = answer {
             fetching.take_small(items, next);
-        } else if let (Answer::Content(content), Some(range)) =
+        } else if let (Answer::Content(content), Some(start)) =
             (answer, fetching.batch.asked_header.take())
         {
-            fetching.batch.headers.insert(range, content.unwrap_or_default());
+            let octets = content.unwrap_or_default();
+            fetching.batch.header = Some(HeaderBlock { start, octets });
         } else {
             return Flow::End(End::bug());
         }
@@ -367,7 +372,7 @@ impl Fetching {
         batch.rows.remove(&uid);
         batch.metas.remove(&uid);
         batch.smalls.remove(&uid);
-        batch.headers.clear();
+        batch.header = None;
         batch.current = None;
     }
 
@@ -400,13 +405,12 @@ impl Fetching {
         let facts = meta.map(Facts::of).unwrap_or_default();
         self.batch.work = self.batch.work.saturating_add(facts.octets);
         let row = self.batch.rows.get(&uid);
-        let (small, headers) = (self.batch.smalls.get(&uid), &self.batch.headers);
-        let message = Message::new(uid, row, &facts, small, headers, rev2);
+        let (small, header) = (self.batch.smalls.get(&uid), self.batch.header.as_ref());
+        let message = Message::new(uid, row, &facts, small, header, rev2);
         if first {
-            if let Some((from, to)) = self.header_to_read(&message) {
-                self.batch.asked_header = Some((from, to));
-                self.batch.current = Some(Current { uid, done, first });
-                return Wrote::Needs(Question::Content { uid, from, to });
+            let item = self.items.first();
+            if let Some(range) = item.and_then(|item| message.header_to_read(item)) {
+                return self.read_header(range, Current { uid, done, first });
             }
             if let Some(row) = row {
                 let wants_flags = self.items.contains(&FetchItem::Flags);
@@ -427,6 +431,10 @@ impl Fetching {
         }
         let mut stop = false;
         for item in self.items.iter().skip(done) {
+            // Of the first item it was read before the message was begun.
+            if let Some(range) = message.header_to_read(item) {
+                return self.read_header(range, Current { uid, done, first });
+            }
             done = done.saturating_add(1);
             if *item == FetchItem::Uid {
                 continue;
@@ -459,18 +467,14 @@ impl Fetching {
         Wrote::Whole
     }
 
-    /// The next header block to read for a message. All of them together are held while it is
-    /// written, so together they have the bound of one.
-    fn header_to_read(&self, message: &Message<'_>) -> Option<(u64, u64)> {
-        let held = self.batch.headers.keys().map(|(from, to)| to.saturating_sub(*from)).sum();
-        let room = HEADER.saturating_sub(held);
-        self.items.iter().find_map(|item| {
-            let FetchItem::Section { path, text: SectionText::Fields { .. }, .. } = item else {
-                return None;
-            };
-            let (from, to) = message.header_to_read(path)?;
-            let read = self.batch.headers.keys().any(|(start, _)| *start == from);
-            (!read && room > 0).then(|| (from, to.min(from.saturating_add(room))))
-        })
+    /// Asks for the header block that the next item needs, and lets go of the one before: each has
+    /// the whole bound for itself, and one is held. Neighbours of one block read it once.
+    fn read_header(&mut self, range: Range<u64>, current: Current) -> Wrote {
+        let (uid, from) = (current.uid, range.start);
+        let to = range.end.min(from.saturating_add(HEADER));
+        self.batch.header = None;
+        self.batch.asked_header = Some(from);
+        self.batch.current = Some(current);
+        Wrote::Needs(Question::Content { uid, from, to })
     }
 }

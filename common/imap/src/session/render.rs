@@ -46,6 +46,14 @@ impl Facts {
     }
 }
 
+/// A header block that was read for HEADER.FIELDS.
+#[derive(Debug)]
+pub(super) struct HeaderBlock {
+    /// Where it begins in the message.
+    pub(super) start: u64,
+    pub(super) octets: Vec<u8>,
+}
+
 /// All that is known of one message.
 pub(super) struct Message<'a> {
     uid: u32,
@@ -53,7 +61,7 @@ pub(super) struct Message<'a> {
     envelope: Option<&'a Envelope>,
     structure: Option<&'a Structure>,
     small: Option<&'a Small>,
-    headers: &'a BTreeMap<(u64, u64), Vec<u8>>,
+    header: Option<&'a HeaderBlock>,
     utf8: bool,
 }
 
@@ -63,11 +71,11 @@ impl<'a> Message<'a> {
         row: Option<&'a Row>,
         facts: &'a Facts,
         small: Option<&'a Small>,
-        headers: &'a BTreeMap<(u64, u64), Vec<u8>>,
+        header: Option<&'a HeaderBlock>,
         utf8: bool,
     ) -> Self {
         let (envelope, structure) = (facts.envelope.as_ref(), facts.structure.as_ref());
-        Self { uid, row, envelope, structure, small, headers, utf8 }
+        Self { uid, row, envelope, structure, small, header, utf8 }
     }
 
     fn size(&self) -> u64 {
@@ -137,13 +145,17 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    /// The range of a header block that has to be read for HEADER.FIELDS.
-    pub(super) fn header_to_read(&self, path: &[u32]) -> Option<(u64, u64)> {
+    /// The range of a header block that has to be read before an item can be written.
+    pub(super) fn header_to_read(&self, item: &FetchItem) -> Option<Range<u64>> {
+        let FetchItem::Section { path, text: SectionText::Fields { .. }, .. } = item else {
+            return None;
+        };
         if self.small.is_some_and(|small| small.data.is_some()) {
             return None;
         }
         let range = self.section(path, SectionKind::Header)?;
-        (!range.is_empty()).then_some((range.start, range.end))
+        let is_held = self.header.is_some_and(|header| header.start == range.start);
+        (!range.is_empty() && !is_held).then_some(range)
     }
 
     /// Octets that are looked at to write an item, whatever comes out of them.
@@ -237,8 +249,8 @@ impl<'a> Message<'a> {
         if let Some(data) = self.small.and_then(|small| small.data.as_deref()) {
             return slice(data, range);
         }
-        let read = self.headers.iter().find(|((from, _), _)| *from == range.start);
-        read.map(|(_, bytes)| bytes.as_slice()).unwrap_or_default()
+        let read = self.header.filter(|header| header.start == range.start);
+        read.map(|header| header.octets.as_slice()).unwrap_or_default()
     }
 
     /// A part that does not exist is NIL; one bad part does not spoil a FETCH.

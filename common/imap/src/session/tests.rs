@@ -6,6 +6,7 @@ use account::{Account, Folder};
 use message::transfer::Decoder;
 
 mod account;
+mod much;
 mod odd;
 
 struct Client {
@@ -196,79 +197,6 @@ fn fetching() {
     assert_eq!(text.matches("* ").count(), 7, "{text}");
     assert!(text.contains("* 7 FETCH (BODY[TEXT] {12}\r\nbody of m6\r\n)\r\n"), "{text}");
     assert!(!client.account.asked.iter().any(|q| matches!(q, Question::Store { .. })));
-}
-
-/// A message with a header of many lines.
-fn long_header(lines: usize) -> Vec<u8> {
-    let lines: String = (0..lines).map(|n| format!("X{n}: {}\r\n", "n".repeat(900))).collect();
-    format!("Subject: long\r\n{lines}\r\nx\r\n").into_bytes()
-}
-
-#[test]
-fn no_more_is_written_at_once_than_one_item() {
-    let mut account = account(0);
-    for _ in 0..3 {
-        account.deliver("Inbox", "", &long_header(900));
-    }
-    let mut client = Client::selected(account);
-    let item = 900 * 907;
-    // Said two hundred times it is said once.
-    let not = vec!["BODY.PEEK[HEADER.FIELDS.NOT (Subject)]"; 200].join(" ");
-    let text = client.send(&format!("a FETCH 1:* ({not})\r\n"));
-    assert_eq!(text.matches("BODY[HEADER.FIELDS.NOT (Subject)] {").count(), 3);
-    assert!(client.most < FLUSH + item, "{}", client.most);
-    // Different ones are written one by one.
-    let different: Vec<String> =
-        (0..60).map(|n| format!("BODY.PEEK[HEADER.FIELDS.NOT (S{n})]")).collect();
-    let text = client.send(&format!("b FETCH 1:2 ({})\r\n", different.join(" ")));
-    assert_eq!(text.matches("\r\n BODY[HEADER.FIELDS.NOT (S").count(), 2 * 59);
-    assert!(text.ends_with(")\r\nb OK done\r\n"));
-    assert!(client.most < FLUSH + item, "{}", client.most);
-    // And small ones until they are many.
-    let mut client = Client::selected(account_of_small(400));
-    let text = client.send("c FETCH 1:* (UID FLAGS BODY.PEEK[] BODY.PEEK[TEXT])\r\n");
-    assert_eq!(text.matches(" FETCH (UID ").count(), 400);
-    assert!(client.most < FLUSH + 10_100, "{}", client.most);
-}
-
-fn account_of_small(count: usize) -> Account {
-    let mut account = account(0);
-    let mail = format!("Subject: s\r\n\r\n{}\r\n", "y".repeat(10_000));
-    for _ in 0..count {
-        account.deliver("Inbox", "", mail.as_bytes());
-    }
-    account
-}
-
-#[test]
-fn looking_at_much_lets_others_have_their_turn() {
-    let mut account = account(0);
-    for _ in 0..40 {
-        account.deliver("Inbox", "", &long_header(60));
-    }
-    let mut client = Client::selected(account);
-    let none: Vec<String> = (0..60).map(|n| format!("BODY.PEEK[HEADER.FIELDS (No{n})]")).collect();
-    let (mut out, mut turns) = (Out::new(), 0);
-    let frame = format!("a FETCH 1:* ({})\r\n", none.join(" "));
-    client.reader.set_names(client.session.names());
-    let Event::Command(frame) = client.reader.feed(&mut frame.as_bytes()) else { panic!() };
-    let command = crate::parse(&frame, client.session.names()).unwrap();
-    let mut next = client.session.command(command, &mut out);
-    loop {
-        next = match next {
-            Next::Ask(question) => {
-                let answer = client.account.answer(question);
-                client.session.answer(answer, &mut out)
-            }
-            Next::Flush => {
-                turns += 1;
-                client.session.sent(&mut out)
-            }
-            Next::Read | Next::Idle | Next::Message(_) | Next::Close => break,
-        };
-    }
-    // 40 messages x 60 items x 54 KiB, a turn after each MiB.
-    assert!(turns > 100, "{turns}");
 }
 
 #[test]
