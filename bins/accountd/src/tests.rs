@@ -613,15 +613,15 @@ fn a_submission_reaches_the_queue_and_comes_back() {
         };
         let ann = "ann@example.org";
         let message =
-            b"From: ann@example.org\r\nSender: <ann@example.org>\r\n\r\nhi\r\n".as_slice();
+            b"From: ann@example.org\r\nSender: <bob@example.org>\r\n\r\nhi\r\n".as_slice();
         assert_eq!(submit(&submitter, "bob@example.org", &[ann], message).await, Err(550));
         assert_eq!(submit(&submitter, ann, &["nobody@example.org"], message).await, Err(550));
         for (forged, code) in [
             ("From: bob@example.org", 550),
             ("Subject: x", 550),
             ("From: bob@example.org <ann@example.org>", 550),
-            ("From: ann@example.org\r\nSender: bob@example.org", 550),
-            ("From: ann@example.org\r\nResent-From: ann@example.org, bob@example.org", 550),
+            ("Sender: ann@example.org\r\nFrom: bob@example.org", 550),
+            ("From: ann@example.org\r\nSender : bob@example.org", 554),
             ("From: ann@example.org\r\nFrom\0: bob@example.org", 554),
             (" From: bob@example.org\r\nFrom: ann@example.org", 554),
         ] {

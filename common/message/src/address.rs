@@ -327,6 +327,7 @@ mod tests {
                 "Mary=@node.test,@b.test:mary|example.net",
             ),
             ("foo@bar.test <x@y.test>", "foo@bar.test=x|y.test"),
+            ("[Shop] Ann <a@x.test>", "[Shop] Ann=a|x.test"),
             ("\"a b\"@c.test", "a b|c.test"),
             ("a@b@c.test", "a@b|c.test"),
             ("x@[192.0.2.1]", "x|[192.0.2.1]"),

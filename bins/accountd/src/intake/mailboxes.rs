@@ -1,8 +1,10 @@
 //! Mailbox lists of RFC 5322 §3.4, read strictly: for fields by which a right is decided.
 //!
 //! The reader of `common/message` takes whatever mail holds, and gives one reading of it. Others read
-//! the same octets in another way, so what has more than one reading names nobody here. Of the
-//! obsolete syntax only dots in names are taken (`J. Doe <jd@x.example>`), which clients write.
+//! the same octets in another way, so what has more than one reading names nobody here. Of what the
+//! grammar lacks three things are taken that clients and devices write and that name one address for
+//! everybody: dots in names (`J. Doe <jd@x.example>`), words in square brackets (`[Shop] Ann <a@x>`),
+//! and an address that is its own name (`a@x.example <a@x.example>`).
 
 use types::{Address, Domain, Localpart};
 
@@ -25,6 +27,8 @@ enum Token<'a> {
     Atom(&'a [u8]),
     /// A quoted string without quotes and backslashes.
     Quoted(Vec<u8>),
+    /// Words in square brackets.
+    Bracketed,
     /// `< > , ; : @ .`
     Special(u8),
 }
@@ -51,6 +55,10 @@ fn tokens(value: &[u8]) -> Option<Vec<(Gap, Token<'_>)>> {
                 let (text, behind) = quoted(behind)?;
                 rest = behind;
                 Token::Quoted(text)
+            }
+            b'[' => {
+                rest = behind_brackets(behind)?;
+                Token::Bracketed
             }
             _ => {
                 let end = rest.iter().position(|&b| !is_atext(b)).unwrap_or(rest.len());
@@ -102,6 +110,14 @@ fn behind_comment(mut rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// What follows a square bracket that was opened, and closed behind nothing but words: it is text to
+/// some and a domain literal to others, so nothing may stand in it that is more to either.
+fn behind_brackets(rest: &[u8]) -> Option<&[u8]> {
+    let is_word = |octet: u8| is_atext(octet) || matches!(octet, b' ' | b'\t' | b'.');
+    let end = rest.iter().position(|&octet| !is_word(octet))?;
+    rest[end..].strip_prefix(b"]")
+}
+
 /// The meaning of a quoted string that was begun, and what follows it.
 fn quoted(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut text = Vec::new();
@@ -131,7 +147,9 @@ fn dot_atom(tokens: &[(Gap, Token<'_>)]) -> Option<String> {
         match token {
             Token::Atom(atom) if at.is_multiple_of(2) => out.extend_from_slice(atom),
             Token::Special(b'.') if !at.is_multiple_of(2) => out.push(b'.'),
-            Token::Atom(_) | Token::Quoted(_) | Token::Special(_) => return None,
+            Token::Atom(_) | Token::Quoted(_) | Token::Bracketed | Token::Special(_) => {
+                return None;
+            }
         }
     }
     // An even number ends in a dot, or is none at all.
@@ -160,11 +178,13 @@ fn mailbox(tokens: &[(Gap, Token<'_>)]) -> Option<Address> {
     let open = before.iter().position(|(_, token)| *token == Token::Special(b'<'))?;
     let (name, spec) = (&before[..open], &before[open + 1..]);
     let is_phrase = name.iter().enumerate().all(|(at, (_, token))| match token {
-        Token::Atom(_) | Token::Quoted(_) => true,
+        Token::Atom(_) | Token::Quoted(_) | Token::Bracketed => true,
         Token::Special(special) => *special == b'.' && at > 0,
     });
     let is_bare = spec.first().is_some_and(|(gap, _)| *gap != Gap::Comment) && *gap != Gap::Comment;
-    if is_phrase && is_bare { addr_spec(spec) } else { None }
+    let address = addr_spec(spec).filter(|_| is_bare)?;
+    // Devices write an address as its own name; whichever of the two a reader takes is the same.
+    (is_phrase || addr_spec(name).as_ref() == Some(&address)).then_some(address)
 }
 
 /// The addresses of a value without its line ends; at least one. None: it is no `mailbox-list`.
@@ -206,6 +226,13 @@ mod tests {
             ("\"ann b\"@example.org", "\"ann b\"@example.org"),
             ("Ann <\"ann\\@b\"@example.org>", "\"ann@b\"@example.org"),
             ("a@x.example, B <b@x.example>", "a@x.example b@x.example"),
+            ("ann@example.org <ann@example.org>", "ann@example.org"),
+            ("ann@example.org<ann@example.org>", "ann@example.org"),
+            (" ann@Example.ORG (Scanner) <ann@example.org>", "ann@example.org"),
+            ("\"ann b\"@example.org <\"ann b\"@example.org>", "\"ann b\"@example.org"),
+            ("[Shop] Ann <ann@example.org>", "ann@example.org"),
+            ("Ann [Shop No. 1] <ann@example.org>", "ann@example.org"),
+            ("[] Ann[x]<ann@example.org>", "ann@example.org"),
         ] {
             let read = read(value.as_bytes()).unwrap_or_else(|| panic!("{value}"));
             let read: Vec<String> = read.iter().map(ToString::to_string).collect();
@@ -251,8 +278,30 @@ mod tests {
             ".ann@example.org",
             "ann.@example.org",
             ". <ann@example.org>",
+            "bob@example.org ann@example.org <ann@example.org>",
+            "ann@example.org ann@example.org <ann@example.org>",
+            "Ann ann@example.org <ann@example.org>",
+            "ann @example.org <ann@example.org>",
+            "Ann@example.org <ann@example.org>",
+            "ann@example.com <ann@example.org>",
+            "ann@example.org, <bob@example.org",
             "ann@[192.0.2.1]",
-            "Ann [x] <ann@example.org>",
+            "ann@[192.0.2.1] <ann@[192.0.2.1]>",
+            "[ann@example.org]",
+            "[bob@example.org] <ann@example.org>",
+            "[<bob@example.org>] <ann@example.org>",
+            "[Shop, Ltd] <ann@example.org>",
+            "[Shop: x] <ann@example.org>",
+            "[\"Shop\"] <ann@example.org>",
+            "[(Shop)] <ann@example.org>",
+            "[[Shop]] <ann@example.org>",
+            "[Shop\\] <ann@example.org>",
+            "[Shop <ann@example.org>",
+            "Shop] <ann@example.org>",
+            "[Shop\0] <ann@example.org>",
+            "Ann <[x]ann@example.org>",
+            "Ann <ann@example.org> [x]",
+            "ann@example.org [x]",
             "Ann \\x <ann@example.org>",
             "\"Ann <ann@example.org>",
             "Ann\" <ann@example.org>",

@@ -2,9 +2,7 @@
 //! transaction. Then the answer is 250, and nobody has waited for the queue.
 
 use super::{
-    header,
-    own_header::{self, Senders},
-    recipients,
+    header, own_header, recipients,
     refusal::Refusal,
     spool::{Crowded, Spool, Spooled, Way},
 };
@@ -95,7 +93,7 @@ impl Service {
         let Some(facts) = parsed.facts else {
             return Err(Refusal::new(554, "5.6.0", "The message header cannot be read"));
         };
-        let Senders { author, others } = own_header::senders(&message)?;
+        let author = own_header::author(&message)?;
         // Who judges the message later goes by the parser.
         let is_agreed = match (parsed.from_field_count, parsed.from_addresses.as_slice()) {
             (1, [one]) => one.parse::<Address>().is_ok_and(|one| one == author),
@@ -104,9 +102,7 @@ impl Service {
         if !is_agreed {
             return Err(Refusal::new(550, "5.6.0", "The From field can be read in several ways"));
         }
-        for named in std::iter::once(&author).chain(&others) {
-            self.check_sender(session, &ReversePath::Address(named.clone()))?;
-        }
+        self.check_sender(session, &ReversePath::Address(author.clone()))?;
         let now = self.clock.now();
         // RFC 6409 §8.2, §8.3: the submission server adds what is missing.
         let mut added = received.to_owned();
