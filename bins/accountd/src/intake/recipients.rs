@@ -1,7 +1,10 @@
 //! Whom a message is for: recipients to accounts and mailboxes.
 
 use super::refusal::Refusal;
-use crate::{directory::Snapshot, store};
+use crate::{
+    directory::{Directories, Snapshot},
+    store,
+};
 use config::directory::{Account, Posting, Resolved};
 use std::collections::BTreeMap;
 use types::{AccountId, Address};
@@ -44,8 +47,23 @@ pub(crate) enum Recipient {
     Refused(Refusal),
 }
 
-/// What `to` comes to. `to` is what stood between the brackets.
-pub(crate) fn resolve(snapshot: &Snapshot, to: &str, from: From<'_>) -> Recipient {
+/// What `to` comes to. `to` is what stood between the brackets. While the text in force is not the
+/// file's, whom it does not know may well be there: that is a fault of ours, and not of the peer.
+pub(crate) fn resolve_now(directories: &Directories, to: &str, from: From<'_>) -> Recipient {
+    let found = resolve(&directories.now(), to, from);
+    let is_nobody = match found {
+        Recipient::Unknown => true,
+        // What a user writes to elsewhere goes out.
+        Recipient::Remote => from != From::Local,
+        Recipient::Targets(_) | Recipient::Refused(_) => false,
+    };
+    if is_nobody && directories.why_unsound().is_some() {
+        return Recipient::Refused(Refusal::ours());
+    }
+    found
+}
+
+fn resolve(snapshot: &Snapshot, to: &str, from: From<'_>) -> Recipient {
     let directory = &snapshot.directory;
     let resolved = if to.eq_ignore_ascii_case("postmaster") {
         directory.bare_postmaster().unwrap_or(Resolved::UnknownLocalpart)
@@ -215,5 +233,27 @@ mailbox = "Work"
         assert_eq!(of("x@[192.0.2.1]"), ["553"]);
         assert_eq!(of("new@example.org"), ["451"], "no folder yet is a fault of ours");
         assert_eq!(of("Postmaster"), ["unknown"]);
+    }
+
+    #[test]
+    fn nobody_is_refused_for_good_by_a_directory_that_is_not_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Directories::open(folder.path(), Host::default()).unwrap();
+        let sound = open();
+        sound.write(TEXT.into(), sound.now().revision).unwrap();
+        std::fs::write(folder.path().join("directory/domains.toml"), "[account").unwrap();
+        let unsound = open();
+        for (to, from, known, waits) in [
+            ("x@example.org", From::Stranger, "unknown", "451"),
+            ("x@example.org", From::Local, "unknown", "451"),
+            ("x@example.org", From::Queue(&[]), "unknown", "451"),
+            ("x@new.example", From::Stranger, "remote", "451"),
+            ("x@new.example", From::Authors(&[]), "remote", "451"),
+            ("x@new.example", From::Local, "remote", "remote"),
+            ("bob@example.org", From::Stranger, "bob/Work", "bob/Work"),
+        ] {
+            assert_eq!(names(resolve_now(&sound, to, from)), [known], "{to} {from:?}");
+            assert_eq!(names(resolve_now(&unsound, to, from)), [waits], "{to} {from:?}");
+        }
     }
 }

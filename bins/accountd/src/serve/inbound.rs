@@ -234,7 +234,7 @@ impl Transaction {
         let is_user = matches!(self.sender, Sender::User { .. });
         let from = if is_user { recipients::From::Local } else { recipients::From::Stranger };
         let snapshot = self.service.directories.now();
-        let targets = match recipients::resolve(&snapshot, to, from) {
+        let targets = match recipients::resolve_now(&self.service.directories, to, from) {
             Recipient::Targets(targets) => targets,
             Recipient::Remote if is_user => Vec::new(),
             Recipient::Remote => {

@@ -237,13 +237,12 @@ impl DeliverySink {
         let parsed = service.parsers.parse(&message).await?;
         let authors: Vec<Address> =
             parsed.from_addresses.iter().filter_map(|text| text.parse().ok()).collect();
-        let snapshot = service.directories.now();
         let from = if self.notification {
             recipients::From::Queue(&authors)
         } else {
             recipients::From::Authors(&authors)
         };
-        let targets = match recipients::resolve(&snapshot, &self.to, from) {
+        let targets = match recipients::resolve_now(&service.directories, &self.to, from) {
             Recipient::Targets(targets) => targets,
             Recipient::Remote => return Ok(Outcome::NotLocal),
             Recipient::Unknown => return Err(Refusal::unknown_recipient()),
