@@ -414,13 +414,15 @@ impl Service {
         let alarms = self.alarms.told(self.clock.now()).into_iter();
         // In this order: the file first, whose fault everything else may be.
         let unsound = self.directories.why_unsound().map(|why| format!("not in force: {why}"));
+        let parted = self.directories.why_parted();
+        let parted = parted.map(|why| format!("in force since the last start all the same: {why}"));
         let postmaster = snapshot.directory.missing_postmaster().map(|name| {
             format!(
                 "the account {name:?}, which [postmaster] of mox.toml names, does not exist: mail for \
                  postmaster is put off"
             )
         });
-        let of_directory = unsound.into_iter().chain(postmaster);
+        let of_directory = unsound.into_iter().chain(parted).chain(postmaster);
         lines.extend(of_directory.chain(alarms).map(|what| ("alarm".to_owned(), what)));
         let host = &self.settings.hostname;
         let domains = snapshot.directory.domains().map(|(name, _)| name);

@@ -3,7 +3,8 @@
 //! The file is looked at every few seconds: what an administrator wrote there by hand counts as soon
 //! as it is sound. What is not sound changes nothing, and is said. That holds over a restart: beside
 //! the file lies a copy of the last text that counted, from which the process starts when the file
-//! itself is not sound.
+//! itself is not sound. A file that is sound needs nobody's leave: the copy may be of a time before
+//! somebody else wrote the file.
 
 pub(crate) mod folders;
 
@@ -21,6 +22,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 use tokio::sync::watch;
 
@@ -81,7 +83,8 @@ impl Stamp {
 #[derive(Debug)]
 struct Unsound {
     stamp: Stamp,
-    text: String,
+    /// None: it could not be read.
+    text: Option<String>,
     why: String,
 }
 
@@ -95,6 +98,10 @@ pub(crate) struct Directories {
     /// Of the file at the last look.
     seen: Cell<Stamp>,
     unsound: RefCell<Option<Unsound>>,
+    /// Whether [`SOUND`] has the text in force.
+    kept: Cell<bool>,
+    /// What counted before this process, where the file that it started from does not follow it.
+    parted: Option<Directory>,
 }
 
 impl Directories {
@@ -107,13 +114,11 @@ impl Directories {
         let path = folder.join(FILE);
         // Before the text: what is written in between is found at the next look.
         let stamp = Stamp::of(&path)?;
-        let was_there = || folder.join(SOUND).exists();
+        let was_there = || copies().any(|name| folder.join(name).exists());
         let found = if stamp == Stamp(None) && was_there() {
-            Err((String::new(), format!("{FILE} is gone")))
+            Err((None, format!("{FILE} is gone")))
         } else {
-            let before = fs::read_to_string(folder.join(SOUND)).ok();
-            let before = before.and_then(|text| Directory::parse(SOUND, &text, &host).ok());
-            sound(&path, &host, before.as_ref())
+            sound(&path, &host, None)
         };
         let (text, directory, unsound) = match found {
             Ok((text, directory)) => (text, directory, None),
@@ -128,25 +133,32 @@ impl Directories {
                 (good, directory, Some(Unsound { stamp, text, why }))
             }
         };
+        let parted = copy_parted(&path, &host, &text).filter(|_| unsound.is_none());
         let revision = revision(&text);
         let taken = Cell::new(unsound.is_none().then_some(stamp));
         let now = watch::Sender::new(Arc::new(Snapshot { number: 1, revision, text, directory }));
         let unsound = RefCell::new(unsound);
-        let opened = Self { path, host, now, taken, seen: Cell::new(stamp), unsound };
+        let (seen, kept) = (Cell::new(stamp), Cell::new(true));
+        let opened = Self { path, host, now, taken, seen, unsound, kept, parted };
+        if let Some(what) = opened.why_parted() {
+            tracing::error!(what, "alarm: domains.toml is not what it was; it counts");
+        }
         if stamp != Stamp(None) {
             opened.keep();
         }
         Ok(opened)
     }
 
-    /// Keeps the text in force for a start from a file that is not sound.
+    /// Keeps the text in force for a start from a file that is not sound. Also where it is kept
+    /// already: by its time it is newer than the generations.
     fn keep(&self) {
-        let (path, now) = (self.path.with_file_name(SOUND), self.now());
-        if fs::read(&path).is_ok_and(|kept| kept == now.text.as_bytes()) {
-            return;
-        }
-        if let Err(error) = files::replace(&path, now.text.as_bytes()) {
-            tracing::warn!(%error, "{SOUND} was not written");
+        let path = self.path.with_file_name(SOUND);
+        let written = files::replace(&path, self.now().text.as_bytes());
+        let was_kept = self.kept.replace(written.is_ok());
+        if let Err(error) = written
+            && was_kept
+        {
+            tracing::warn!(%error, "{SOUND} was not written; it is tried again");
         }
     }
 
@@ -156,21 +168,26 @@ impl Directories {
     /// # Errors
     /// What is wrong with it, once. It changes nothing.
     pub(crate) fn look(&self) -> Result<Option<Arc<Snapshot>>, String> {
+        if !self.kept.get() {
+            self.keep();
+        }
         let stamp = match Stamp::of(&self.path) {
             Ok(stamp) => stamp,
-            Err(error) => return self.refuse(self.seen.get(), String::new(), error.to_string()),
+            Err(error) => return self.refuse(self.seen.get(), None, error.to_string()),
         };
         let is_quiet = self.seen.replace(stamp) == stamp;
         if self.taken.get() == Some(stamp) {
             self.unsound.take();
             return Ok(None);
         }
-        let is_known = self.unsound.borrow().as_ref().is_some_and(|known| known.stamp == stamp);
+        // Who may read it is changed without a trace here, so what could not be read is tried again.
+        let is_read = |known: &Unsound| known.stamp == stamp && known.text.is_some();
+        let is_known = self.unsound.borrow().as_ref().is_some_and(is_read);
         if !is_quiet || is_known {
             return Ok(None);
         }
         if stamp == Stamp(None) {
-            return self.refuse(stamp, String::new(), format!("{FILE} is gone"));
+            return self.refuse(stamp, None, format!("{FILE} is gone"));
         }
         let before = self.now();
         let (text, directory) = match sound(&self.path, &self.host, Some(&before.directory)) {
@@ -188,7 +205,7 @@ impl Directories {
     fn refuse(
         &self,
         stamp: Stamp,
-        text: String,
+        text: Option<String>,
         why: String,
     ) -> Result<Option<Arc<Snapshot>>, String> {
         let is_new = self.why_unsound().as_ref() != Some(&why);
@@ -201,12 +218,20 @@ impl Directories {
         self.unsound.borrow().as_ref().map(|unsound| unsound.why.clone())
     }
 
+    /// What of the file that this process started from does not follow what counted before: it
+    /// counts, and somebody's mail may be out of sight.
+    pub(crate) fn why_parted(&self) -> Option<String> {
+        let before = self.parted.as_ref()?;
+        let problems = Directory::parse_after(FILE, &self.now().text, &self.host, Some(before));
+        problems.err().map(|problems| list(&problems))
+    }
+
     /// What an editor is to start from, and the revision to give back: the text on the disk if it is
     /// not sound, so that it can be mended.
     pub(crate) fn to_edit(&self) -> (String, u64) {
         let now = self.now();
         let unsound = self.unsound.borrow();
-        let text = unsound.as_ref().map(|unsound| unsound.text.clone());
+        let text = unsound.as_ref().and_then(|unsound| unsound.text.clone());
         (text.filter(|text| !text.is_empty()).unwrap_or_else(|| now.text.clone()), now.revision)
     }
 
@@ -281,23 +306,41 @@ fn sound(
     path: &Path,
     host: &Host,
     before: Option<&Directory>,
-) -> Result<(String, Directory), (String, String)> {
-    let text = read(path).map_err(|error| (String::new(), format!("{FILE}: {error}")))?;
+) -> Result<(String, Directory), (Option<String>, String)> {
+    let text = read(path).map_err(|error| (None, format!("{FILE}: {error}")))?;
     match Directory::parse_after(FILE, &text, host, before) {
         Ok(directory) => Ok((text, directory)),
-        Err(problems) => Err((text, list(&problems))),
+        Err(problems) => Err((Some(text), list(&problems))),
     }
 }
 
-/// The newest text that is still there and sound, and where it lies: the copy of the last one that
-/// counted, else a generation.
-fn last_sound(path: &Path, host: &Host) -> Option<(String, String, Directory)> {
+/// The names of older texts: the copy of the last one that counted, and the generations.
+fn copies() -> impl Iterator<Item = String> {
     let generations = (1..=KEPT_GENERATIONS).map(|n| format!("{FILE}.~{n}~"));
-    std::iter::once(SOUND.to_owned()).chain(generations).find_map(|name| {
+    std::iter::once(SOUND.to_owned()).chain(generations)
+}
+
+/// The newest text that is still there and sound, and where it lies. Newest by the clock: whoever
+/// does not know the copy, or could not write it, still leaves generations.
+fn last_sound(path: &Path, host: &Host) -> Option<(String, String, Directory)> {
+    let written = |name: String| -> io::Result<(SystemTime, String)> {
+        Ok((fs::metadata(path.with_file_name(&name))?.modified()?, name))
+    };
+    let mut copies: Vec<_> = copies().filter_map(|name| written(name).ok()).collect();
+    // Of one moment, the copy is the newer one: it is written last.
+    copies.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    copies.into_iter().find_map(|(_, name)| {
         let text = fs::read_to_string(path.with_file_name(&name)).ok()?;
         let directory = Directory::parse(&name, &text, host).ok()?;
         Some((name, text, directory))
     })
+}
+
+/// What the copy says, if `text` is not to follow it.
+fn copy_parted(path: &Path, host: &Host, text: &str) -> Option<Directory> {
+    let copy = fs::read_to_string(path.with_file_name(SOUND)).ok()?;
+    let before = Directory::parse(SOUND, &copy, host).ok()?;
+    Directory::parse_after(FILE, text, host, Some(&before)).is_err().then_some(before)
 }
 
 /// A number of the text alone, so that one read before a restart of ours still counts.
@@ -472,12 +515,95 @@ mod tests {
         fs::write(&path, &other).unwrap();
         assert!(directories.look().unwrap().is_none());
         assert!(directories.look().unwrap_err().contains("2:6: account.ann.id: this is another"));
-        // Nor by a restart between.
+        // By a restart it does, with a word: the file alone says what counts then.
         let again = open();
-        assert_eq!(again.now().text, mine);
-        assert!(again.why_unsound().unwrap().contains("this is another account"));
+        assert_eq!((again.now().text.clone(), again.why_unsound()), (other.clone(), None));
+        assert!(again.why_parted().unwrap().contains("2:6: account.ann.id: this is another"));
+        again.write(mine.clone(), again.now().revision).unwrap_err();
         again.write(String::new(), again.now().revision).unwrap();
-        again.write(other.clone(), again.now().revision).unwrap();
-        assert_eq!(again.now().text, other);
+        assert_eq!(again.why_parted(), None);
+        again.write(mine.clone(), again.now().revision).unwrap();
+        assert_eq!((again.why_parted(), open().why_parted()), (None, None));
+    }
+
+    /// Makes a file of the folder older than what is written now.
+    fn age(path: &Path) {
+        let hour = std::time::Duration::from_secs(3600);
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(SystemTime::now().checked_sub(hour).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_stale_copy_overrules_neither_the_file_nor_the_generations() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory/domains.toml");
+        let open = || Directories::open(folder.path(), Host::default()).unwrap();
+        let [old, new] = ["aaaaaaaaaaaaaaab", "caaaaaaaaaaaaaab"]
+            .map(|id| format!("[account.ann]\nid = \"{id}\"\n"));
+        let new_with_bob = format!("{new}[account.bob]\n");
+        drop(open().write(old.clone(), revision("")).unwrap());
+        // Somebody who does not know the copy wrote the file, and generations, since.
+        let lay = |file: &str| {
+            fs::write(path.with_file_name(SOUND), &old).unwrap();
+            age(&path.with_file_name(SOUND));
+            fs::write(path.with_file_name("domains.toml.~1~"), &new).unwrap();
+            fs::write(&path, file).unwrap();
+        };
+        lay(&new_with_bob);
+        let started = open();
+        assert_eq!((&started.now().text, started.why_unsound()), (&new_with_bob, None));
+        assert!(started.why_parted().is_some());
+        assert_eq!(open().why_parted(), None, "said at one start");
+        lay("[account");
+        assert_eq!(open().now().text, new);
+        // One that is said again is the newest again.
+        fs::write(path.with_file_name("domains.toml.~1~"), &old).unwrap();
+        fs::write(path.with_file_name(SOUND), &new).unwrap();
+        age(&path.with_file_name(SOUND));
+        fs::write(&path, &new).unwrap();
+        drop(open());
+        fs::write(&path, "[account").unwrap();
+        assert_eq!(open().now().text, new);
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_written_is_not_trusted_and_is_written_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory/domains.toml");
+        let open = || Directories::open(folder.path(), Host::default()).unwrap();
+        let directories = open();
+        let write = |text: &str| {
+            directories.write(text.into(), directories.now().revision).unwrap();
+        };
+        write("# one\n");
+        let obstacle = path.with_file_name("domains.toml.sound.new");
+        fs::create_dir(&obstacle).unwrap();
+        write("# two\n");
+        write("# three\n");
+        age(&path.with_file_name(SOUND));
+        fs::write(&path, "[account").unwrap();
+        assert_eq!(open().now().text, "# two\n", "the newest that there is");
+        fs::remove_dir(&obstacle).unwrap();
+        assert!(directories.look().unwrap().is_none());
+        assert_eq!(open().now().text, "# three\n");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory/domains.toml");
+        let open = || Directories::open(folder.path(), Host::default()).unwrap();
+        drop(open().write("# old\n".into(), revision("")).unwrap());
+        fs::write(&path, b"\xff new\n").unwrap();
+        let stamp = Stamp::of(&path).unwrap();
+        let at = fs::metadata(&path).unwrap().modified().unwrap();
+        let directories = open();
+        assert!(directories.look().unwrap().is_none() && directories.why_unsound().is_some());
+        // Readable now, and no stamp tells it.
+        fs::write(&path, "# new\n").unwrap();
+        fs::File::options().append(true).open(&path).unwrap().set_modified(at).unwrap();
+        assert_eq!(Stamp::of(&path).unwrap(), stamp);
+        assert!(directories.look().unwrap().is_some());
+        assert_eq!((directories.now().text.as_str(), directories.why_unsound()), ("# new\n", None));
     }
 }
