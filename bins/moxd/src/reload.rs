@@ -15,7 +15,7 @@ use crate::{
     notify::Notify,
     ports::{Missing, Ports},
     source::Source,
-    tree::{Ground, Tree},
+    tree::{Ground, Mode, Tree},
 };
 
 /// Who asked: an order, which gets an answer, or a signal.
@@ -44,12 +44,24 @@ impl Reloads {
     }
 
     /// Begins a reload, or has it wait for the one before.
-    pub(crate) fn ask(&mut self, asker: Asker, ground: &Ground, source: &Source, notify: &Notify) {
+    pub(crate) fn ask(&mut self, asker: Asker, tree: &Tree, source: &Source, notify: &Notify) {
+        if tree.mode != Mode::Running {
+            refuse(asker);
+            return;
+        }
         // Signals alone have no bound, and one that waits does what the next one asks for.
         if asker.is_some() || !self.waiting.iter().any(Option::is_none) {
             self.waiting.push_back(asker);
         }
-        self.begin_next(ground, source, notify);
+        self.begin_next(&tree.ground, source, notify);
+    }
+
+    /// Waits for the keyholders that look at files: they are ours, and to be gone before another build
+    /// is.
+    pub(crate) async fn end(mut self) {
+        if self.is_busy {
+            self.checked.recv().await;
+        }
     }
 
     fn begin_next(&mut self, ground: &Ground, source: &Source, notify: &Notify) {
@@ -87,11 +99,23 @@ impl Reloads {
     ) {
         self.is_busy = false;
         let Checked { asker, settings, found } = checked;
+        if tree.mode != Mode::Running {
+            refuse(asker);
+            self.waiting.drain(..).for_each(refuse);
+            return;
+        }
         let done = found.and_then(|()| {
             apply(tree, settings, source.missing()).map_err(|error| format!("{error:#}"))
         });
         tell(asker, done, notify);
         self.begin_next(&tree.ground, source, notify);
+    }
+}
+
+/// A process that is replaced while all drain would not be started again.
+fn refuse(asker: Asker) {
+    if let Some(answer) = asker {
+        drop(answer.send(Err("the server is ending".to_owned())));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{
     os::fd::OwnedFd,
     path::Path,
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -96,13 +97,14 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    if handed.is_none() {
-        // Only here: who takes over a server that runs must not end it for a file.
-        let check = Check::prepare(&ground, &ground.settings)?;
-        local.block_on(&runtime, check.run()).map_err(anyhow::Error::msg)?;
+    // From here on a signal is an order and no end.
+    let mut signals = local.block_on(&runtime, async { Signals::new() })?;
+    // Only here: who takes over a server that runs must not end it for a file.
+    if handed.is_none() && !local.block_on(&runtime, are_files_sound(&ground, &mut signals))? {
+        return Ok(());
     }
     let fresh = handed.as_ref().is_some_and(|handed| !handed.back);
-    let (end, ground) = local.block_on(&runtime, live(run, ground, fresh, &our_path))?;
+    let (end, ground) = local.block_on(&runtime, live(run, ground, signals, fresh, &our_path))?;
     let error = match (end, &handed) {
         (End::Stopped, _) => return Ok(()),
         (End::Upgrade, _) | (End::CallOldBack, None) => {
@@ -163,9 +165,25 @@ fn shed_rights(identities: &Identities) {
     }
 }
 
+/// Has the administrator's files looked at. False: we are to end before that is done.
+async fn are_files_sound(ground: &Ground, signals: &mut Signals) -> anyhow::Result<bool> {
+    let mut check = pin!(Check::prepare(ground, &ground.settings)?.run());
+    loop {
+        tokio::select! {
+            found = &mut check => return found.map(|()| true).map_err(anyhow::Error::msg),
+            asked = signals.next() => match asked {
+                Asked::Stop => return Ok(false),
+                // They are being read.
+                Asked::Reload => {}
+            },
+        }
+    }
+}
+
 async fn live(
     run: &Run<'_>,
     ground: Ground,
+    mut signals: Signals,
     fresh: bool,
     our_path: &Path,
 ) -> anyhow::Result<(End, Ground)> {
@@ -176,7 +194,6 @@ async fn live(
     let who = Rc::new(ground.identities.clone());
     let taking = tokio::task::spawn_local(take_orders(socket, who, orders));
     let mut tree = Tree::new(ground, events)?;
-    let mut signals = Signals::new()?;
     let mut whole_by = fresh.then(|| Instant::now() + NEW_TREE);
     let mut was_whole = false;
     let mut reloads = Reloads::new();
@@ -210,7 +227,7 @@ async fn live(
             biased;
             asked = signals.next() => match asked {
                 Asked::Stop => stop(&mut tree, &notify),
-                Asked::Reload => reloads.ask(None, &tree.ground, &run.source, &notify),
+                Asked::Reload => reloads.ask(None, &tree, &run.source, &notify),
             },
             Some(checked) = reloads.checked() => {
                 reloads.finish(checked, &mut tree, &run.source, &notify);
@@ -225,7 +242,7 @@ async fn live(
                     end = End::Upgrade;
                 }
                 if order == Order::Reload {
-                    reloads.ask(Some(answer), &tree.ground, &run.source, &notify);
+                    reloads.ask(Some(answer), &tree, &run.source, &notify);
                     continue;
                 }
                 obey(order, answer, &mut tree, &notify);
@@ -237,6 +254,7 @@ async fn live(
         }
     }
     taking.abort();
+    reloads.end().await;
     if matches!(end, End::Stopped) {
         tracing::info!("everything has ended");
     }

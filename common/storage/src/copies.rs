@@ -170,6 +170,32 @@ mod tests {
     }
 
     #[test]
+    fn without_room_what_only_adds_goes_without_a_copy() {
+        const MORE: Schema = Schema {
+            application_id: 9,
+            migrations: &[
+                Migration { sql: "CREATE TABLE a(x INTEGER) STRICT;", min_reader: 1 },
+                Migration { sql: "CREATE INDEX a_x ON a(x);", min_reader: 1 },
+            ],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let disk = Forgetful::over(folder.path()).unwrap();
+        let how = Open { disk: Arc::new(disk.clone()), keep_free: 3 << 20, ..Open::default() };
+        old(&path, &how);
+        disk.inject(Fault::Room(1 << 20));
+        drop(Database::open(&path, &MORE, &how).unwrap());
+        assert!(!folder.path().join("a.db.schema-1").exists());
+        disk.heal();
+        // It was brought up to date, and who made it can use it.
+        let mut database = Database::open(&path, &ONE, &how).unwrap();
+        let indexes = "SELECT count(*) FROM sqlite_schema WHERE name='a_x'";
+        let count = |c: &Connection| Ok::<i64, Error>(c.query_row(indexes, [], |r| r.get(0))?);
+        assert_eq!(database.read(count).unwrap(), 1);
+        assert!(MORE.only_adds(1) && TWO.only_adds(2) && !TWO.only_adds(1));
+    }
+
+    #[test]
     fn old_ones_are_known_by_name_and_age() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();

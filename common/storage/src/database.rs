@@ -80,8 +80,8 @@ pub struct Writer<'a> {
 }
 
 impl Database {
-    /// Opens or makes a database, brings its schema up to date (after a copy), and leaves one from a
-    /// newer release untouched.
+    /// Opens or makes a database, brings its schema up to date (after a copy; without one where there
+    /// is no room for it and nothing is taken away), and leaves one from a newer release untouched.
     ///
     /// # Errors
     /// [`Error::Newer`] and [`Error::Foreign`] for files that are not for us, [`Error::DiskFull`]
@@ -90,9 +90,17 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = connect(path, flags, how)?;
         let state = migrate::state(&connection, schema)?;
-        if let State::Older(_) = state {
+        let mut wants_copy = true;
+        if let State::Older(from) = state
             // Before anything is changed.
-            copies::check_room(&connection, path, how)?;
+            && let Err(error) = copies::check_room(&connection, path, how)
+        {
+            // Who cannot open it cannot make room, either.
+            if !matches!(error, Error::DiskFull(_)) || !schema.only_adds(from) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "brought up to date without a copy: nothing is taken away");
+            wants_copy = false;
         }
         if state == State::New {
             // Takes effect before the first page is written, and never again.
@@ -111,7 +119,9 @@ impl Database {
                 sync_parent(path, how)?;
             }
             State::Older(from) => {
-                copies::make(&connection, path, from, how)?;
+                if wants_copy {
+                    copies::make(&connection, path, from, how)?;
+                }
                 migrate::run(&mut connection, schema, from)?;
             }
             State::Usable => {}

@@ -50,6 +50,8 @@ pub enum Fault {
     SyncFails(u64),
     /// From the n-th write on the disk is full.
     Full(u64),
+    /// So many bytes are said to be free, whatever is written.
+    Room(u64),
     /// Every write finds a read-only file system.
     ReadOnly,
 }
@@ -99,6 +101,7 @@ struct Log {
     lies: BTreeSet<Kind>,
     sync_fails: Option<u64>,
     full: Option<u64>,
+    room: Option<u64>,
     read_only: bool,
     syncs: Syncs,
     written: u64,
@@ -337,9 +340,9 @@ impl Forgetful {
         let (lies, syncs) = (std::mem::take(&mut log.lies), std::mem::take(&mut log.syncs));
         let (written, open) = (log.written, log.open);
         // What was full is so still.
-        let (full, read_only) = (log.full, log.read_only);
+        let (full, room, read_only) = (log.full, log.room, log.read_only);
         let root = log.root.clone();
-        *log = Log { lies, syncs, written, open, full, read_only, ..Log::over(&root)? };
+        *log = Log { lies, syncs, written, open, full, room, read_only, ..Log::over(&root)? };
         Ok(())
     }
 
@@ -364,6 +367,7 @@ impl Forgetful {
         match fault {
             Fault::SyncFails(n) => log.sync_fails = Some(n),
             Fault::Full(n) => log.full = Some(n),
+            Fault::Room(n) => log.room = Some(n),
             Fault::ReadOnly => log.read_only = true,
         }
     }
@@ -373,6 +377,7 @@ impl Forgetful {
         let mut log = self.log();
         log.sync_fails = None;
         log.full = None;
+        log.room = None;
         log.read_only = false;
     }
 
@@ -516,10 +521,10 @@ impl Disk for Forgetful {
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
-        if self.log().full == Some(0) {
-            return RealDisk.space(path).map(|s| Space { free: 0, ..s });
-        }
-        RealDisk.space(path)
+        let log = self.log();
+        let free = if log.full == Some(0) { Some(0) } else { log.room };
+        let space = RealDisk.space(path)?;
+        Ok(Space { free: free.unwrap_or(space.free), ..space })
     }
 }
 

@@ -33,6 +33,13 @@ impl Schema {
     pub fn newest(&self) -> u32 {
         u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)
     }
+
+    /// Whether a program that knows `from` and nothing newer can use a file after the steps behind
+    /// it: none of them takes anything away.
+    pub(crate) fn only_adds(&self, from: u32) -> bool {
+        let behind = self.migrations.iter().zip(1u32..).filter(|(_, number)| *number > from);
+        behind.into_iter().all(|(step, _)| step.min_reader <= from)
+    }
 }
 
 /// Where a file stands.

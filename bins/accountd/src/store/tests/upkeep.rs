@@ -165,19 +165,28 @@ fn upkeep_that_fails_keeps_the_rest_from_nothing_but_a_failed_sync_does() {
     assert_eq!(after, before + 1, "nothing comes behind it");
 }
 
+/// Makes one of the second schema as the first had it.
+const FIRST: &str =
+    "ALTER TABLE content_text DROP COLUMN by_content; PRAGMA user_version = 0x10001";
+
 /// An account of the second schema with a message, closed.
 fn of_the_second_schema(world: &World) {
+    of_an_older_schema(world, SECOND);
+}
+
+fn of_an_older_schema(world: &World, sql: &str) {
     let mut index = world.create(small());
     index.deliver(&[message(inbox(), b"one".to_vec(), now(world))]).pop().unwrap().unwrap();
-    index.database.connection().execute_batch(SECOND).unwrap();
+    index.database.connection().execute_batch(sql).unwrap();
 }
 
 #[test]
 fn an_account_is_not_brought_up_to_date_without_room_for_its_copy() {
     let world = World::new(62);
-    of_the_second_schema(&world);
+    // The step to the second schema is one that needs a copy.
+    of_an_older_schema(&world, &format!("{SECOND}; {FIRST}"));
     let folder = world.root().join(ACCOUNT.to_string());
-    let copy = folder.join("index.db.schema-2");
+    let copy = folder.join("index.db.schema-1");
     world.disk.inject(Fault::Full(0));
     for _ in 0..2 {
         let refused = world.open(small()).err().unwrap();
