@@ -21,8 +21,9 @@ use types::{AccountId, SubmissionId};
 /// A segment that could not be compacted for a content that cannot be read is tried again after
 /// this: its message may have been removed.
 pub(crate) const SPOILED_FOR: Duration = Duration::from_secs(6 * 3600);
-/// Such segments remembered of one account. What is forgotten is tried once more, no worse.
-const MAX_SPOILED: usize = 64;
+/// Such segments remembered of one account: more than a disk that is worth keeping has. Beyond, the
+/// oldest is forgotten and tried again before the others have their turn.
+const MAX_SPOILED: usize = 4096;
 /// No limit, in the atomic that holds one.
 const NO_QUOTA: u64 = u64::MAX;
 
@@ -262,7 +263,7 @@ mod tests {
         assert!(!shared.is_spoiled(0, late + Duration::from_secs(1)));
         assert!(!shared.spoil(0, late), "known");
         assert!(shared.is_spoiled(0, late + Duration::from_secs(1)));
-        assert!(shared.spoil(1000, late));
+        assert!(shared.spoil(i64::MAX, late));
         assert!(shared.spoil(1, late), "the oldest was forgotten");
         assert_eq!(shared.spoiled().len(), MAX_SPOILED);
     }
