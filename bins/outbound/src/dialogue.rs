@@ -82,7 +82,7 @@ enum Outcome {
 /// Delivers.
 pub(crate) async fn run(shared: &Shared, job: &Job, mut content: Content) -> Report {
     let mut report = Report::of(job);
-    let (hosts, certain) = match shared.hosts(&job.domain).await {
+    let (hosts, certain) = match shared.hosts(&job.domain, &job.ehlo).await {
         Ok(found) => found,
         Err(why) => {
             report.log(format!("{}: {why}", job.domain));

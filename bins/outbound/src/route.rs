@@ -61,14 +61,18 @@ impl Shared {
 
     /// Mail exchangers of a domain in the order they are to be tried, and whether it is certain that
     /// these are they.
-    pub(crate) async fn hosts(&self, domain: &Domain) -> Result<(Vec<Domain>, bool), NoRoute> {
+    pub(crate) async fn hosts(
+        &self,
+        domain: &Domain,
+        own: &Domain,
+    ) -> Result<(Vec<Domain>, bool), NoRoute> {
         let (mut exchanges, authentic) = match self.ask(domain.as_ascii(), Kind::Mx).await? {
             Found::Nothing { name_exists: false } => return Err(NoRoute::NoSuchDomain),
             // RFC 5321 §5.1: a domain without MX is its own exchanger.
             Found::Nothing { name_exists: true } => {
                 return Ok((vec![domain.clone()], true));
             }
-            Found::Records(records, authentic) => (mx(records), authentic),
+            Found::Records(records, authentic) => (before(mx(records), own), authentic),
         };
         // RFC 7505 §3: a lone root name.
         if !exchanges.is_empty() && exchanges.iter().all(|(_, host)| host == ".") {
@@ -112,6 +116,20 @@ fn mx(records: Vec<Item>) -> Vec<(u16, String)> {
         Item::Ip(_) => None,
     };
     records.into_iter().filter_map(exchanger).collect()
+}
+
+/// RFC 5321 §5.1: who is an exchanger himself tries those before him alone, lest mail goes in
+/// circles: a backup that asked itself would be told that it does not host the domain. Where nobody
+/// is before us all stay: asking ourselves is how it is refused, or taken if it is hosted by now.
+fn before(exchanges: Vec<(u16, String)>, own: &Domain) -> Vec<(u16, String)> {
+    let is_own = |host: &str| host.parse::<Domain>().is_ok_and(|host| host == *own);
+    let ours = exchanges.iter().filter(|(_, host)| is_own(host)).map(|(at, _)| *at).min();
+    match ours {
+        Some(ours) if exchanges.iter().any(|(at, _)| *at < ours) => {
+            exchanges.into_iter().filter(|(at, _)| *at < ours).collect()
+        }
+        _ => exchanges,
+    }
 }
 
 fn ip(item: &Item) -> Option<IpAddr> {

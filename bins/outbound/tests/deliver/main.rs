@@ -108,6 +108,26 @@ async fn dns_decides_where_mail_goes() {
 }
 
 #[tokio::test]
+async fn a_backup_asks_neither_itself_nor_those_behind_it() {
+    local(async {
+        let mut lab = Lab::new();
+        lab.server(2, plain());
+        lab.ready();
+        let own = (20, "mx.a.test");
+        lab.says("mx.a.test", "A", Says::Ip(at(2)));
+        // The first refuses connections; the others would take it.
+        lab.says("b.test", "MX", Says::Mx(vec![(10, "mx1.b.test"), own, (30, "mx2.b.test")]));
+        let told = one(&lab, &order("b.test", &[BOB])).await;
+        assert_eq!(told, (Word::Temporary, 451, "4.4.1".into(), String::new()));
+        // Nobody is before us: we say whether we host it.
+        lab.says("b.test", "MX", Says::Mx(vec![own, (30, "mx2.b.test")]));
+        let told = one(&lab, &order("b.test", &[BOB])).await;
+        assert_eq!(told, (Word::Delivered, 250, "2.0.0".into(), "mx.a.test".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn tls_where_it_works_and_in_clear_where_it_does_not() {
     for (server, secured) in [
         (Server { tls: Some(self_signed()), ..plain() }, true),
