@@ -1,6 +1,9 @@
 //! `moxctl confine test`: twins of each role try what is forbidden, on this machine.
 
-use std::thread;
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use ipc::Role;
 use sandbox::trial::{Targets, Trial};
@@ -17,6 +20,14 @@ fn peer_socket(ground: &Ground) -> Option<String> {
     let path = ground.layout.control.join(Role::Accountd.name());
     let path = path.into_os_string().into_string().ok()?;
     Some(path).filter(|path| path.len() <= LONGEST_ADDRESS)
+}
+
+/// The mail of an account; while there is none, the file that accountd keeps for all of them. The
+/// table says which it was.
+fn account_file(accountd: &Path) -> PathBuf {
+    let accounts = std::fs::read_dir(accountd.join("accounts")).into_iter().flatten().flatten();
+    let mail = accounts.map(|account| account.path().join("index.db"));
+    mail.filter(|file| file.is_file()).min().unwrap_or_else(|| accountd.join("accountd.db"))
 }
 
 /// Starts the trial of one role or all. It blocks for each twin, so it has a thread of its own,
@@ -39,8 +50,9 @@ pub(crate) fn begin(ground: &Ground, role: Option<Role>, answer: oneshot::Sender
         let folder = own_folder(role).map(|name| ground.layout.data.join(name))?;
         folder.join(file).into_os_string().into_string().ok()
     };
+    let account_file = account_file(&ground.layout.data.join("accountd"));
     let targets = Targets {
-        account_file: path(Role::Accountd, "accountd.db"),
+        account_file: account_file.into_os_string().into_string().ok(),
         key_folder: path(Role::Keyholder, ""),
         peer_socket: peer_socket(ground),
         sibling: None,
@@ -56,5 +68,23 @@ pub(crate) fn begin(ground: &Ground, role: Option<Role>, answer: oneshot::Sender
     if let Err(error) = begun {
         // The client sees its connection end; why, is here.
         tracing::error!(%error, "the trial was not begun");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accounts_own_mail_is_tried_where_there_is_one() {
+        let accountd = tempfile::tempdir().unwrap();
+        let at = |name: &str| accountd.path().join(name);
+        assert_eq!(account_file(accountd.path()), at("accountd.db"));
+        // One that is just being made has no mail yet.
+        std::fs::create_dir_all(at("accounts/a")).unwrap();
+        assert_eq!(account_file(accountd.path()), at("accountd.db"));
+        std::fs::create_dir_all(at("accounts/b")).unwrap();
+        std::fs::write(at("accounts/b/index.db"), b"").unwrap();
+        assert_eq!(account_file(accountd.path()), at("accounts/b/index.db"));
     }
 }

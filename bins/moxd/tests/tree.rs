@@ -26,13 +26,13 @@ use daemon::{
     orders::{self, Order},
 };
 use ipc::{Incoming, Role};
+use sandbox::trial::Verdict;
 use serde_json::Value;
 
 fn main() -> ExitCode {
     let name = std::env::args().next().unwrap_or_default();
     let twin = std::env::args().nth(1).is_some_and(|first| first.starts_with("--twin"));
     if name.parse::<Role>().is_ok() || twin {
-        let profile = |role: Role| sandbox::profiles::of_role(role.name()).unwrap();
         return daemon::start(&Role::ALL, profile, child::run);
     }
     if std::env::args().any(|arg| arg == "--list") {
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    a_weakened_profile_fails_the_trial();
     trial(None);
     if nix::unistd::geteuid().is_root() {
         trial(Some(64_123));
@@ -51,6 +52,37 @@ fn main() -> ExitCode {
         a_file_is_applied_whole_or_not_at_all(None);
     }
     ExitCode::SUCCESS
+}
+
+/// Binaries in a folder with a name like this have a parser with a hole.
+const WEAK: &str = "weak";
+
+/// The walls of a role.
+fn profile(role: Role) -> &'static sandbox::Profile {
+    use sandbox::{Call, Grant, Group, Profile, groups, profiles};
+    static EXECUTABLE: Group = Group {
+        name: "a hole",
+        why: "mmap without the rule that nothing is executable",
+        calls: &[Call::with_any_arguments("mmap", nix::libc::SYS_mmap)],
+    };
+    static WEAK_PARSER: Profile = Profile {
+        grants: &[
+            Grant { group: &groups::RUNTIME, why: "as parser" },
+            Grant { group: &groups::THREADS, why: "as parser" },
+            Grant { group: &groups::MEMORY, why: "as parser" },
+            Grant { group: &groups::DYING, why: "as parser" },
+            Grant { group: &groups::SOCKET_IO, why: "as parser" },
+            Grant { group: &groups::FD_CHANNEL, why: "as parser" },
+            Grant { group: &EXECUTABLE, why: "a hole" },
+        ],
+        ..profiles::PARSER
+    };
+    let program = std::env::current_exe().unwrap();
+    let folder = program.parent().and_then(Path::file_name).unwrap();
+    if role == Role::Parser && folder.to_str().unwrap().starts_with(WEAK) {
+        return &WEAK_PARSER;
+    }
+    profiles::of_role(role.name()).unwrap()
 }
 
 /// A child: does what it is told.
@@ -186,8 +218,13 @@ impl Drop for Tree {
 
 impl Tree {
     fn start(uid: Option<u32>) -> Self {
+        Self::start_from("sound", uid)
+    }
+
+    /// From a folder of binaries with a name like this.
+    fn start_from(name: &str, uid: Option<u32>) -> Self {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let binaries = tempfile::tempdir_in(target).unwrap();
+        let binaries = tempfile::Builder::new().prefix(name).tempdir_in(target).unwrap();
         install(binaries.path());
         let dir = tempfile::tempdir().unwrap();
         for folder in [dir.path(), binaries.path()] {
@@ -220,6 +257,17 @@ impl Tree {
 
     fn order(&self, order: Order) -> std::io::Result<Vec<String>> {
         orders::give(&self.data().join("run/control/moxd"), order)
+    }
+
+    /// What `moxctl` makes of it: its exit code, its output and its complaint.
+    fn moxctl(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        let moxctl = Path::new(env!("CARGO_BIN_EXE_moxd")).with_file_name("moxctl");
+        assert!(moxctl.exists(), "{} is missing: cargo build -p moxctl", moxctl.display());
+        let mut command = Command::new(moxctl);
+        command.arg("--control").arg(self.data().join("run/control")).args(words);
+        let ended = command.stdin(Stdio::null()).output().unwrap();
+        let text = |octets| String::from_utf8(octets).unwrap();
+        (ended.status.code(), text(ended.stdout), text(ended.stderr))
     }
 
     fn table(&self) -> Vec<Value> {
@@ -426,12 +474,41 @@ fn forbidden_things_are_refused_in_twins(tree: &Tree) {
     let rows = tree.order(Order::ConfineTest(Some(Role::Parser))).unwrap();
     assert!(rows.len() > 10, "{rows:?}");
     for row in &rows {
-        let row: Value = serde_json::from_str(row).unwrap();
-        assert_eq!(row["role"], "parser");
-        assert_ne!(row["verdict"], "allowed", "{row}");
+        let row: sandbox::trial::Row = serde_json::from_str(row).unwrap();
+        assert_eq!(row.role, "parser");
+        assert!(matches!(row.verdict, Verdict::Own | Verdict::Refused { .. }), "{row:?}");
     }
+    let (code, said, complaint) = tree.moxctl(&["confine", "test", "parser"]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""), "{said}");
+    assert_eq!(said.lines().count(), rows.len() + 1, "{said}");
     // The supervisor went on meanwhile, and nobody else was hurt.
     tree.wait_until_whole();
+}
+
+/// The trial that an administrator makes is worth something only if it shows a hole: here a real
+/// tree has one, in the walls of its parser, and nothing else differs.
+fn a_weakened_profile_fails_the_trial() {
+    println!("tree with a hole");
+    let uid = nix::unistd::geteuid().is_root().then_some(64_124);
+    let mut tree = Tree::start_from(WEAK, uid);
+    tree.wait_until_whole();
+    for role in [&["parser"][..], &[]] {
+        let (code, said, complaint) = tree.moxctl(&[&["confine", "test"], role].concat());
+        assert_eq!(code, Some(1), "{said}{complaint}");
+        assert!(complaint.contains("forbidden actions are ALLOWED"), "{complaint}");
+        let row = |action: &str| {
+            let about = |line: &&str| {
+                let mut words = line.split_whitespace();
+                words.next() == Some("parser") && words.next() == Some(action)
+            };
+            said.lines().find(about).unwrap_or_default()
+        };
+        assert!(row("executable-memory").contains("ALLOWED"), "{said}");
+        assert!(row("fork").contains("refused"), "{said}");
+        let others = said.lines().filter(|line| !line.starts_with("parser "));
+        assert_eq!(others.filter(|line| line.contains("ALLOWED")).count(), 0, "{said}");
+    }
+    everything_ends(&mut tree);
 }
 
 fn a_second_server_is_told_who_is_in_its_way(tree: &Tree) {

@@ -97,6 +97,9 @@ pub struct Row {
     pub role: String,
     /// What was tried.
     pub action: String,
+    /// The file, folder or socket it was tried on, where that is one of this machine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
     /// What came of it.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -328,6 +331,7 @@ pub fn table(trials: &[Trial], targets: &Targets) -> Result<Vec<Row>, TrialError
             rows.push(Row {
                 role: trial.profile.role.to_owned(),
                 action: action.as_str().to_owned(),
+                on: action.path_of(&targets),
                 verdict: trial.verdict(action, &targets),
             });
         }
@@ -352,7 +356,7 @@ mod tests {
 
     #[test]
     fn rows_as_moxctl_reads_them() {
-        let row = |verdict| Row { role: "parser".into(), action: "fork".into(), verdict };
+        let row = |verdict| Row { role: "parser".into(), action: "fork".into(), on: None, verdict };
         let refused = Verdict::Refused { by: "uids".into(), how: "EPERM".into() };
         let not_tried = Verdict::NotTried { why: "gone".into() };
         for (verdict, json) in [
@@ -368,5 +372,9 @@ mod tests {
             assert_eq!(serde_json::to_string(&row).unwrap(), json);
             assert_eq!(serde_json::from_str::<Row>(json).unwrap(), row);
         }
+        let on = Row { on: Some("/a".into()), ..row(Verdict::Own) };
+        let json = r#"{"role":"parser","action":"fork","on":"/a","verdict":"own"}"#;
+        assert_eq!(serde_json::to_string(&on).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Row>(json).unwrap(), on);
     }
 }
