@@ -36,21 +36,32 @@ fn objects(lines: &[String]) -> Result<Vec<Value>, Failure> {
     lines.iter().map(|line| serde_json::from_str(line).map_err(bad)).collect()
 }
 
+/// Every key of any object: one that is down has none of what only a running one has. What a row is
+/// about stands first, what is long stands last; the rest by the alphabet.
+fn columns(objects: &[Value]) -> Vec<&str> {
+    let keys = objects.iter().filter_map(Value::as_object).flat_map(|object| object.keys());
+    let mut columns: Vec<&str> = keys.map(String::as_str).collect();
+    columns.sort_unstable_by_key(|c| {
+        let place = match *c {
+            "process" | "role" | "client" => 0,
+            "action" | "server" | "pid" => 1,
+            "layers" | "on" | "why" | "right" => 3,
+            _ => 2,
+        };
+        (place, *c)
+    });
+    columns.dedup();
+    columns
+}
+
 /// Prints objects with whatever keys they have.
 fn print(output: Output, objects: &[Value]) {
-    let Some(first) = objects.first().and_then(Value::as_object) else { return };
-    let mut columns: Vec<&str> = first.keys().map(String::as_str).collect();
-    // What a row is about stands first, what is long stands last; the rest by the alphabet.
-    columns.sort_by_key(|c| match *c {
-        "process" | "role" | "client" => 0,
-        "action" | "server" | "pid" => 1,
-        "layers" | "why" | "right" => 3,
-        _ => 2,
-    });
-    let rows: Vec<Vec<Value>> = objects
-        .iter()
-        .map(|object| columns.iter().map(|c| object.get(*c).cloned().unwrap_or_default()).collect())
-        .collect();
+    if objects.is_empty() {
+        return;
+    }
+    let columns = columns(objects);
+    let cells = |object: &Value| columns.iter().map(|c| object[*c].clone()).collect();
+    let rows: Vec<Vec<Value>> = objects.iter().map(cells).collect();
     output.table(&columns, &rows);
 }
 
@@ -248,6 +259,27 @@ mod tests {
         assert!(lines[2].starts_with("    call_0 call_1 "), "{lines:?}");
         assert!(lines.len() > 5 && lines.iter().all(|line| line.len() <= WIDTH + 1), "{lines:?}");
         assert!(lines.last().unwrap().ends_with("call_39"));
+    }
+
+    #[test]
+    fn no_row_loses_a_field_for_the_first_one() {
+        let rows = [
+            serde_json::json!({ "role": "resolver", "process": "resolver", "state": "waiting" }),
+            serde_json::json!({
+                "process": "parser", "pid": 7, "role": "parser", "state": "serving",
+                "layers": { "uid": "enforced" }, "up_seconds": 3,
+            }),
+        ];
+        let expected = ["process", "role", "pid", "state", "up_seconds", "layers"];
+        assert_eq!(columns(&rows), expected);
+        let rows = [
+            serde_json::json!({ "role": "parser", "action": "fork", "verdict": "own" }),
+            serde_json::json!({ "role": "parser", "action": "a", "verdict": "not-tried", "why": "x" }),
+            serde_json::json!({ "role": "parser", "action": "b", "verdict": "refused", "by": "uids",
+                                "how": "EPERM", "on": "/keys" }),
+        ];
+        let expected = ["role", "action", "by", "how", "verdict", "on", "why"];
+        assert_eq!(columns(&rows), expected);
     }
 
     #[test]
