@@ -18,7 +18,8 @@ use crate::{
     child::{Child, Recipe, What},
     files::{self, Pair},
     identity::Identity,
-    tree::{Ground, require_bits},
+    required,
+    tree::Ground,
 };
 
 /// How long one keyholder may look.
@@ -63,7 +64,7 @@ impl Check {
             gifts: 2,
             without_root: ground.identities.without_root(),
             trap: false,
-            require: require_bits(settings),
+            require: required::bits(settings),
             log: settings.log,
             instances: Vec::new(),
             own_folder: ground
@@ -110,7 +111,13 @@ impl Check {
             });
             let fault = match ended.await {
                 Ok(Some(Exit::Code(0))) => continue,
-                Ok(Some(Exit::Code(code))) => PairFault::from_code(code),
+                Ok(Some(Exit::Code(code))) => {
+                    if let Some(layer) = daemon::missing_layer(code) {
+                        // So do all the others.
+                        return Err(required::refusal((Role::Keyholder, 0), layer));
+                    }
+                    PairFault::from_code(code)
+                }
                 Ok(Some(Exit::Signal(_)) | None) => None,
                 Err(_) => {
                     child.kill();

@@ -25,6 +25,7 @@ mod logs;
 mod notify;
 mod ports;
 mod reload;
+mod required;
 mod source;
 mod supervise;
 mod table;

@@ -14,6 +14,7 @@ use crate::{
     control::Answer,
     notify::Notify,
     ports::{Missing, Ports},
+    required,
     source::Source,
     tree::{Ground, Mode, Tree},
 };
@@ -149,6 +150,9 @@ fn apply(tree: &mut Tree, new: Static, missing: Missing) -> anyhow::Result<Vec<S
         ports.of(role).map(|(name, _)| name.to_owned()).collect()
     };
     let before: Vec<_> = Role::ALL.map(|role| sockets(&tree.ground.ports, role)).into();
+    if let Some(why) = required::lacking(tree, &new) {
+        bail!("{why}");
+    }
     tree.ground.ports.apply(&new, missing)?;
     let old = std::mem::replace(&mut tree.ground.settings, new);
     tree.make_slots()?;

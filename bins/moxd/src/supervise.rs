@@ -30,7 +30,7 @@ use crate::{
     reload::Reloads,
     source::Source,
     table,
-    tree::{Ground, Tree},
+    tree::{Ground, Mode, Tree},
     trial,
 };
 
@@ -59,6 +59,8 @@ enum End {
     Stopped,
     Upgrade,
     CallOldBack,
+    /// A wall that is required is missing.
+    Refused(String),
 }
 
 /// Runs to the end; comes back only for good.
@@ -107,6 +109,7 @@ pub(crate) fn run(run: &Run<'_>) -> anyhow::Result<()> {
     let (end, ground) = local.block_on(&runtime, live(run, ground, signals, fresh, &our_path))?;
     let error = match (end, &handed) {
         (End::Stopped, _) => return Ok(()),
+        (End::Refused(why), _) => anyhow::bail!(why),
         (End::Upgrade, _) | (End::CallOldBack, None) => {
             let way = Way::Forth(&our_path);
             let error = handover::exec(&way, &ground.ports, &ground.binaries, &our_binary);
@@ -195,7 +198,6 @@ async fn live(
     let taking = tokio::task::spawn_local(take_orders(socket, who, orders));
     let mut tree = Tree::new(ground, events)?;
     let mut whole_by = fresh.then(|| Instant::now() + NEW_TREE);
-    let mut was_whole = false;
     let mut reloads = Reloads::new();
     let mut end = End::Stopped;
     let watchdog = notify.watchdog.unwrap_or(Duration::from_secs(60));
@@ -205,14 +207,20 @@ async fn live(
         if tree.is_down() {
             break;
         }
-        if !was_whole && tree.is_whole() {
-            (was_whole, whole_by) = (true, None);
+        if !tree.was_whole && tree.is_whole() {
+            (tree.was_whole, whole_by) = (true, None);
             notify.say("READY=1");
             tracing::info!(processes = tree.slots.len(), "everything serves");
             (run.on_whole)(&tree.ground.ports);
             if run.init_only {
                 tree.go_down();
             }
+        }
+        if let Some(why) = tree.refused.take().filter(|_| tree.mode == Mode::Running) {
+            whole_by = None;
+            end = if fresh { End::CallOldBack } else { End::Refused(why) };
+            tree.go_down();
+            continue;
         }
         let mut due = tree.next_due();
         if let Some(by) = whole_by {

@@ -50,7 +50,10 @@ fn end(exit: Exit) -> String {
         Exit::Code(code) if code == i32::from(daemon::BAD_FILE) => {
             format!("exit {code}: a file it starts from is not sound; its log says where")
         }
-        Exit::Code(code) => format!("exit {code}"),
+        Exit::Code(code) => match daemon::missing_layer(code) {
+            Some(layer) => format!("exit {code}: it lacks the required wall {layer}"),
+            None => format!("exit {code}"),
+        },
         Exit::Signal(31) => "signal 31: a system call outside its profile".to_owned(),
         Exit::Signal(signal) => format!("signal {signal}"),
     }

@@ -24,6 +24,7 @@ use crate::{
     layout::Layout,
     logs::Logs,
     ports::Ports,
+    required,
     wires::Held,
 };
 
@@ -95,6 +96,10 @@ pub(crate) struct Tree {
     events: mpsc::Sender<Event>,
     lives: u64,
     pub(crate) mode: Mode,
+    /// Whether all processes have served at once.
+    pub(crate) was_whole: bool,
+    /// Why it must not go on: a wall that is required is missing before it has ever served.
+    pub(crate) refused: Option<String>,
     next_look: Instant,
 }
 
@@ -106,6 +111,8 @@ impl Tree {
             events,
             lives: 0,
             mode: Mode::Running,
+            was_whole: false,
+            refused: None,
             next_look: Instant::now() + LOOK,
         };
         tree.make_slots()?;
@@ -264,7 +271,7 @@ impl Tree {
             gifts: u16::try_from(gifts.len() + ends.len())?,
             without_root: ground.identities.without_root(),
             trap: false,
-            require: require_bits(&ground.settings),
+            require: required::bits(&ground.settings),
             log: ground.settings.log,
             instances: Role::ALL.into_iter().map(|role| (role, self.instances(role))).collect(),
             own_folder: match ground.layout.own_folder(role) {
@@ -365,6 +372,18 @@ impl Tree {
         };
         slot.last_end = Some(exit);
         let process = name(key);
+        // From one that serves, or served, the same number is any other end.
+        let lacks = match exit {
+            Exit::Code(code) if life == Life::Stillborn => daemon::missing_layer(code),
+            Exit::Code(_) | Exit::Signal(_) => None,
+        };
+        if let Some(layer) = lacks.filter(|layer| required::names(&self.ground.settings, *layer)) {
+            let why = required::refusal(key, layer);
+            tracing::error!("{why}");
+            if !self.was_whole {
+                self.refused = Some(why);
+            }
+        }
         match exit {
             Exit::Signal(31) => {
                 tracing::error!(%process, pid = running.child.id(), "was killed for a system call outside its profile; the kernel's audit log names it");
@@ -462,15 +481,4 @@ impl Tree {
 /// The name of a process in logs and tables.
 pub(crate) fn name((role, instance): Key) -> String {
     daemon::process_name(role, instance)
-}
-
-/// The layers that must stand, as [`Start`] has them.
-pub(crate) fn require_bits(settings: &Static) -> u8 {
-    settings.require.iter().fold(0, |bits, layer| {
-        bits | match layer {
-            config::Layer::Uid => 1,
-            config::Layer::Landlock => 2,
-            config::Layer::Seccomp => 4,
-        }
-    })
 }

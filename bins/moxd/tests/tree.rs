@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     a_weakened_profile_fails_the_trial();
+    a_required_wall_that_is_missing_refuses_the_start();
     trial(None);
     if nix::unistd::geteuid().is_root() {
         trial(Some(64_123));
@@ -587,6 +588,51 @@ fn everything_ends(tree: &mut Tree) {
     );
 }
 
+/// Without root there is no uid for each process and no bound on its threads.
+fn a_required_wall_that_is_missing_refuses_the_start() {
+    println!("walls that are required and missing");
+    let binaries = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    install(binaries.path());
+    let dir = tempfile::tempdir().unwrap();
+    let uid = nix::unistd::geteuid().is_root().then_some(64_125);
+    for folder in [dir.path(), binaries.path()] {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(folder, uid, uid).unwrap();
+    }
+    let (file, data) = (dir.path().join("mox.toml"), dir.path().join("data"));
+    let port = 9_000 + u16::try_from(std::process::id() % 900).unwrap();
+    let told = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    std::fs::set_permissions(dir.path().join("notify"), PermissionsExt::from_mode(0o777)).unwrap();
+    told.set_nonblocking(true).unwrap();
+    for layer in ["uid", "threads"] {
+        let text = format!(
+            "hostname = \"mail.example.org\"\ndata_dir = {data:?}\n[sandbox]\n\
+             require = [\"seccomp\", {layer:?}]\n[listener.a]\nips = [\"127.0.0.1\"]\n\
+             smtp = {{ port = {port} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        let mut command = Command::new(binaries.path().join("moxd"));
+        command.arg("serve").arg("--config").arg(&file);
+        command.env("NOTIFY_SOCKET", dir.path().join("notify"));
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid);
+        }
+        let mut moxd = Ended(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut said = String::new();
+        moxd.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(moxd.0.wait().unwrap().code(), Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("moxd: ") && last.contains("[sandbox] require"), "{said}");
+        assert!(last.contains(&format!(" lacks the wall {layer},")), "{said}");
+        let role = last.trim_start_matches("moxd: ").split(['.', ' ']).next().unwrap();
+        assert!(role.parse::<Role>().is_ok(), "{said}");
+        let log = std::fs::read_to_string(data.join("log").join(format!("{role}.log"))).unwrap();
+        assert!(log.contains(&format!("the required layer {layer} does not stand")), "{log}");
+        assert!(told.recv(&mut [0; 64]).is_err(), "it was never ready");
+    }
+}
+
 /// `moxd serve` with a file: reload, refusal, log files.
 fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
     println!("serve");
@@ -599,7 +645,9 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
     let write = |port: u16, more: &str| {
         let text = format!(
             "hostname = \"mail.example.org\"\ndata_dir = {data:?}\n{more}\n[listener.a]\n\
-             ips = [\"127.0.0.1\"]\nsmtp = {{ port = {port} }}\n"
+             ips = [\"127.0.0.1\"]\nsmtp = {{ port = {port} }}\n[listener.b]\n\
+             ips = [\"127.0.0.1\"]\nsmtp = {{ port = {second} }}\n",
+            second = base + 2,
         );
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
@@ -609,25 +657,34 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
         std::os::unix::fs::chown(folder, uid, uid).unwrap();
     }
     write(base, "");
-    // As systemd starts it: with a way to be told, and with one port bound already.
+    // As systemd starts it: with a way to be told, watched, and with its ports bound already.
     let told = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     std::fs::set_permissions(dir.path().join("notify"), PermissionsExt::from_mode(0o777)).unwrap();
     told.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let state = || {
+    let notified = || {
         let mut octets = [0; 256];
         let length = told.recv(&mut octets).unwrap();
         String::from_utf8(octets[..length].to_vec()).unwrap()
     };
-    let bound = TcpListener::bind(("127.0.0.1", base)).unwrap();
+    let state = || std::iter::repeat_with(notified).find(|said| said != "WATCHDOG=1").unwrap();
+    let [first, second] =
+        [base, base + 2].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+    // Who connects before it runs is answered if these very sockets go on.
+    let early = [base, base + 2].map(|port| TcpStream::connect(("127.0.0.1", port)).unwrap());
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ exec \"$0\" serve --config \"$1\""])
+        .args([
+            "-c",
+            "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ exec \"$0\" serve --config \"$1\"",
+        ])
         .arg(binaries.path().join("moxd"))
         .arg(&file)
         .env("NOTIFY_SOCKET", dir.path().join("notify"))
-        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDS", "2")
         .env("LISTEN_PID", "")
-        .stdin(Stdio::from(OwnedFd::from(bound)));
+        .env("WATCHDOG_USEC", "1000000")
+        .stdin(Stdio::from(OwnedFd::from(first)))
+        .stdout(Stdio::from(OwnedFd::from(second)));
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);
     }
@@ -661,17 +718,38 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
     wait("everything serves", &whole);
     assert!(answers(base));
     assert_eq!(pid("imapd-front"), None, "nobody serves what is not configured");
+    for stream in &early {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut stream, mut answer) = (stream, String::new());
+        stream.write_all(b"pid\n").unwrap();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert_eq!(answer.trim_end().parse().ok(), pid("smtpd-mx"));
+    }
+    // Again and again, not only at the start.
+    for _ in 0..3 {
+        assert!(std::iter::repeat_with(notified).take(8).any(|said| said == "WATCHDOG=1"));
+    }
 
     let (mx, accountd) = (pid("smtpd-mx"), pid("accountd"));
     write(base + 1, "unknown = 1");
     let refused = orders::give(&control, Order::Reload).unwrap_err().to_string();
-    assert!(refused.contains("unknown key"), "{refused}");
+    let place = format!("{}:3:1: unknown key \"unknown\"", file.display());
+    assert!(refused.contains(&place), "{refused}");
+    assert_eq!((pid("smtpd-mx"), pid("accountd")), (mx, accountd), "nothing has changed");
+    assert!(answers(base));
+
+    write(base + 1, "[sandbox]\nrequire = [\"seccomp\", \"uid\"]");
+    let refused = orders::give(&control, Order::Reload).unwrap_err().to_string();
+    assert!(refused.contains("lacks the wall uid,"), "{refused}");
     assert_eq!((pid("smtpd-mx"), pid("accountd")), (mx, accountd), "nothing has changed");
     assert!(answers(base));
 
     write(base + 1, "");
-    for begins in ["RELOADING=1\nMONOTONIC_USEC=", "READY=1"] {
-        assert!(state().starts_with(begins));
+    // It is not busy any more after one that was refused, either.
+    for _ in 0..2 {
+        for begins in ["RELOADING=1\nMONOTONIC_USEC=", "READY=1"] {
+            assert!(state().starts_with(begins));
+        }
     }
     let replaced = orders::give(&control, Order::Reload).unwrap();
     assert_eq!(replaced, ["smtpd-mx is replaced"]);
@@ -693,6 +771,7 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
 
     signal(moxd.0.id(), nix::sys::signal::Signal::SIGTERM);
     assert!(moxd.0.wait().unwrap().success());
+    assert!(std::iter::repeat_with(state).take(8).any(|said| said == "STOPPING=1"));
 }
 
 /// Killed when a test fails.

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod directory;
+mod layer;
 pub mod limits;
 mod listener;
 mod problem;
@@ -23,10 +24,10 @@ pub mod slice;
 mod snapshot;
 mod units;
 
+pub use layer::Layer;
 pub use listener::{Certificate, Kind, Listener, Service, Tls};
 pub use problem::Problem;
 pub use settings::{
-    Authorities, Dns, DnsMode, Format, LEVELS, Layer, Level, Local, Log, Postmaster, Queue, Static,
-    UIDS,
+    Authorities, Dns, DnsMode, Format, LEVELS, Level, Local, Log, Postmaster, Queue, Static, UIDS,
 };
 pub use snapshot::{Snapshot, SnapshotDomain};

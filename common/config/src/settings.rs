@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use types::Domain;
 
 use crate::{
+    layer::Layer,
     limits::Limits,
     listener::{self, Certificate, Kind, Listener, Service, Tls},
     problem::Problem,
@@ -106,18 +107,6 @@ pub const LEVELS: [(&str, Level); 5] = [
     ("debug", Level::Debug),
     ("trace", Level::Trace),
 ];
-
-/// A wall around a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layer {
-    /// An own uid per role.
-    Uid,
-    /// Landlock.
-    Landlock,
-    /// seccomp.
-    Seccomp,
-}
 
 /// Where DNS questions go.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -227,8 +216,6 @@ impl Static {
         let dns = root.section("dns");
         let sandbox = root.section("sandbox");
         let tls = root.section("tls");
-        let layers =
-            [("uid", Layer::Uid), ("landlock", Layer::Landlock), ("seccomp", Layer::Seccomp)];
         let listeners = root.section("listener");
         let queue = root.section("queue");
         let limits = root.section("limits");
@@ -261,7 +248,7 @@ impl Static {
                 servers: dns.list("servers").unwrap_or_default(),
                 mode: dns.choice("mode", &modes, DnsMode::default()),
             },
-            sandbox.choices("require", &layers).unwrap_or_else(|| vec![Layer::Seccomp]),
+            sandbox.choices("require", &Layer::ALL).unwrap_or_else(|| vec![Layer::Seccomp]),
             Authorities {
                 extra_ca_files: tls.list("extra_ca_files").unwrap_or_default(),
                 use_system_cas: tls.flag("use_system_cas", true),

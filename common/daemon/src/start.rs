@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use ipc::{Acceptor, Dialer, Role};
 use sandbox::{
-    ConfineOptions, LayerState, Profile,
+    ConfineError, ConfineOptions, LayerState, Profile,
     channel::{Expect, recv_with_fds},
 };
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use crate::{
     Channel, Figures, Inherited, Listener, LogLevel, PlannedEnd, Ready, Stop, Stopper,
     figures::Count,
     inherited::ToSend,
-    logging, panics,
+    logging, panics, required,
     supervision::{Gift, MAX_MESSAGE, MAX_SLICE, Message, Report, START_DESCRIPTORS, Start},
 };
 
@@ -81,13 +81,18 @@ where
                 // Descriptor 2 is the log before anything is read, too.
                 eprintln!("{}: {error:#}", std::env::args().next().unwrap_or_default());
             }
-            if error.chain().any(|cause| cause.is::<BadFile>()) {
-                ExitCode::from(BAD_FILE)
-            } else {
-                ExitCode::FAILURE
-            }
+            error.chain().find_map(number_of).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
+}
+
+/// The code for an end that the supervisor tells from others.
+fn number_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<BadFile>() {
+        return Some(BAD_FILE);
+    }
+    let ConfineError::Required { layer, .. } = cause.downcast_ref()? else { return None };
+    Some(required::code(*layer))
 }
 
 fn whole_life<P, F>(
@@ -123,7 +128,7 @@ where
         without_root: start.without_root,
         supervisor: Some(start.supervisor),
         breach: if start.trap { sandbox::Breach::Trap } else { sandbox::Breach::Kill },
-        require: required(start.require),
+        require: required::layers_of(start.require),
     };
     let report = sandbox::confine(profile_of(start.role), &options).context("confine")?;
     // From here on nothing outside the profile can be done, and no input is trusted.
@@ -382,14 +387,6 @@ impl Start {
 #[must_use]
 pub fn process_name(role: Role, instance: u16) -> String {
     if instance == 0 { role.name().to_owned() } else { format!("{role}.{instance}") }
-}
-
-fn required(bits: u8) -> Vec<sandbox::Layer> {
-    [(1, sandbox::Layer::Uid), (2, sandbox::Layer::Landlock), (4, sandbox::Layer::Seccomp)]
-        .into_iter()
-        .filter(|(bit, _)| bits & bit != 0)
-        .map(|(_, layer)| layer)
-        .collect()
 }
 
 /// Whether nothing is missing but what a tree without root cannot have, which moxd has said once.

@@ -34,8 +34,8 @@ pub struct Start {
     pub without_root: bool,
     /// A call outside the profile is printed before it ends the process (tests).
     pub trap: bool,
-    /// Layers it must not run without: bit 0 uid, 1 Landlock, 2 seccomp.
-    pub require: u8,
+    /// Layers it must not run without, by [`crate::layer_bit`].
+    pub require: u16,
     /// How it logs.
     pub log: config::Log,
     /// How many processes each role has, by role number: the dialers it will hold.
@@ -204,7 +204,7 @@ impl Start {
         out.extend(self.supervisor.to_le_bytes());
         out.extend(self.gifts.to_le_bytes());
         out.push(u8::from(self.without_root) | u8::from(self.trap) << 1);
-        out.push(self.require);
+        out.extend(self.require.to_le_bytes());
         out.push(match self.log.format {
             Format::Text => 0,
             Format::Json => 1,
@@ -224,7 +224,7 @@ impl Start {
         let supervisor = at.u32()?;
         let gifts = at.u16()?;
         let flags = at.octet()?;
-        let require = at.octet()?;
+        let require = at.u16()?;
         let format = match at.octet()? {
             0 => Format::Text,
             1 => Format::Json,
@@ -341,7 +341,7 @@ mod tests {
             gifts: 9,
             without_root: true,
             trap: false,
-            require: 5,
+            require: 0x205,
             log: config::Log { format: Format::Json, level: Level::Debug },
             instances: vec![(Role::ImapdSession, 4), (Role::Accountd, 1)],
             own_folder: Some("/var/lib/mox/keys".into()),

@@ -114,7 +114,7 @@ pub enum ConfineError {
     #[error("seccomp filter")]
     Seccomp(#[from] filter::FilterError),
     /// A layer of `[sandbox] require` does not stand.
-    #[error("the required layer {layer} is missing: {why}")]
+    #[error("the required layer {layer} does not stand: {why}")]
     Required {
         /// Which.
         layer: Layer,
@@ -134,7 +134,7 @@ pub(crate) struct Walls {
 ///
 /// # Errors
 /// The role must not run: it has privileges or threads, a step failed that works on every kernel,
-/// or a required layer is missing. A layer that this kernel lacks is no error, but in the report.
+/// or a required layer does not stand whole. Another layer that this kernel lacks is no error, but in the report.
 pub fn confine(profile: &Profile, options: &ConfineOptions) -> Result<Report, ConfineError> {
     apply(profile, options, Walls { landlock: true, seccomp: true })
 }
@@ -211,12 +211,16 @@ pub(crate) fn apply(
     Ok(report)
 }
 
-/// Refuses if a required layer is missing, those in `later` excepted.
+/// Refuses if a required layer does not stand whole, those in `later` excepted. Who requires one
+/// that this machine can only put up in part is to know that, and not to rely on the rest.
 fn require(options: &ConfineOptions, report: &Report, later: &[Layer]) -> Result<(), ConfineError> {
     for layer in options.require.iter().copied().filter(|layer| !later.contains(layer)) {
-        if let LayerState::Missing(why) = report.state(layer) {
-            return Err(ConfineError::Required { layer, why });
-        }
+        let why = match report.state(layer) {
+            LayerState::Enforced => continue,
+            LayerState::Partly(gap) => format!("only part of it: {gap}"),
+            LayerState::Missing(why) => why,
+        };
+        return Err(ConfineError::Required { layer, why });
     }
     Ok(())
 }
@@ -394,17 +398,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_required_and_missing_is_named() {
+    fn what_is_required_and_does_not_stand_is_named() {
         let mut report = Report::new("parser");
         report.push(Layer::Landlock, LayerState::Missing("not built in".to_owned()));
         report.push(Layer::Uid, LayerState::Partly("a gap".to_owned()));
+        report.push(Layer::Rlimits, LayerState::Enforced);
         let options = ConfineOptions {
             require: vec![Layer::Uid, Layer::Landlock, Layer::Seccomp],
             ..ConfineOptions::default()
         };
         let error = require(&options, &report, &[Layer::Seccomp]).unwrap_err();
-        assert_eq!(error.to_string(), "the required layer landlock is missing: not built in");
-        let options = ConfineOptions { require: vec![Layer::Uid], ..options };
-        assert!(require(&options, &report, &[]).is_ok());
+        assert_eq!(
+            error.to_string(),
+            "the required layer uid does not stand: only part of it: a gap"
+        );
+        let options = ConfineOptions { require: vec![Layer::Seccomp, Layer::Landlock], ..options };
+        let error = require(&options, &report, &[Layer::Seccomp]).unwrap_err();
+        assert_eq!(error.to_string(), "the required layer landlock does not stand: not built in");
+        let options = ConfineOptions { require: vec![Layer::Rlimits, Layer::Seccomp], ..options };
+        assert!(require(&options, &report, &[Layer::Seccomp]).is_ok());
     }
 }

@@ -146,7 +146,7 @@ fn privilege_threads_and_a_dead_supervisor_are_refused() {
     };
     refused("threaded", "2 threads run already");
     refused("orphaned", "is gone");
-    refused("required", "required layer uid is missing: started without root");
+    refused("required", "required layer uid does not stand: started without root");
 
     if rustix::process::geteuid().is_root() {
         let binary = workload("parser", "runtime").get_program().to_owned();
