@@ -3,7 +3,7 @@
 
 use crate::{
     dkim::{DkimError, DkimKeys, Outcome},
-    edge::Edges,
+    edge::{EdgeError, Edges, Use},
     pepper::{MAX_PLAIN, Pepper},
 };
 use ipc::{
@@ -83,7 +83,10 @@ impl accountd_keys::Server for AccountdKeys {
         _params: accountd_keys::PepperParams,
         mut results: accountd_keys::PepperResults,
     ) -> Result<(), capnp::Error> {
-        let client = ipc::new_client(PepperFor { pepper: Rc::clone(&self.keys.pepper) });
+        let client = ipc::new_client(PepperFor {
+            pepper: Rc::clone(&self.keys.pepper),
+            edges: self.edges.clone(),
+        });
         results.get().set_pepper(client);
         Ok(())
     }
@@ -117,6 +120,7 @@ impl accountd_keys::Server for AccountdKeys {
     ) -> Result<(), capnp::Error> {
         let admin = KeyAdmin {
             dkim: Rc::clone(&self.keys.dkim),
+            edges: self.edges.clone(),
             host: self.host.clone(),
             hosted: Rc::clone(&self.keys.hosted),
         };
@@ -151,6 +155,16 @@ impl host_keys::Server for HostKeys {
 
 struct PepperFor {
     pepper: Rc<Pepper>,
+    edges: Edges,
+}
+
+/// Counts a use of accountd's. Above its rate it is asked to come again: an exception of its own
+/// kind, so that no answer can be taken for one about a password.
+fn may_use(edges: &Edges, what: Use) -> Result<(), capnp::Error> {
+    edges.may_use(Role::Accountd, what).map_err(|error| match error {
+        EdgeError::OverRate => capnp::Error::overloaded(error.to_string()),
+        EdgeError::NoThread | EdgeError::TooManySlots | EdgeError::Key(_) => refused(error),
+    })
 }
 
 fn bounded(octets: &[u8], most: usize) -> Result<&[u8], capnp::Error> {
@@ -163,6 +177,7 @@ impl pepper::Server for PepperFor {
         params: pepper::SealParams,
         mut results: pepper::SealResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Pepper)?;
         let params = params.get()?;
         let account = bounded(params.get_account()?, MAX_PLAIN)?;
         let plain = bounded(params.get_plain()?, MAX_PLAIN)?;
@@ -177,6 +192,7 @@ impl pepper::Server for PepperFor {
         params: pepper::OpenParams,
         mut results: pepper::OpenResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Pepper)?;
         let params = params.get()?;
         let account = bounded(params.get_account()?, MAX_PLAIN)?;
         let sealed = bounded(params.get_sealed()?, MAX_PLAIN + 64)?;
@@ -193,6 +209,7 @@ impl pepper::Server for PepperFor {
         params: pepper::MacParams,
         mut results: pepper::MacResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Pepper)?;
         let params = params.get()?;
         let account = bounded(params.get_account()?, MAX_PLAIN)?;
         let data = bounded(params.get_data()?, MAX_PLAIN)?;
@@ -264,6 +281,7 @@ impl dkim_signer::Server for Signer {
 
 struct KeyAdmin {
     dkim: Rc<DkimKeys>,
+    edges: Edges,
     host: Domain,
     hosted: Hosted,
 }
@@ -286,6 +304,7 @@ impl key_admin::Server for KeyAdmin {
         params: key_admin::HostedParams,
         _results: key_admin::HostedResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Admin)?;
         let list = params.get()?.get_domains()?;
         if list.len() as usize > MAX_HOSTED {
             return Err(refused("too many domains"));
@@ -303,6 +322,7 @@ impl key_admin::Server for KeyAdmin {
         params: key_admin::GenerateDkimParams,
         mut results: key_admin::GenerateDkimResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Admin)?;
         let params = params.get()?;
         let domain = self.allowed(params.get_domain()?)?;
         let selector = selector(params.get_selector()?)?;
@@ -320,6 +340,7 @@ impl key_admin::Server for KeyAdmin {
         params: key_admin::ListDkimParams,
         mut results: key_admin::ListDkimResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Admin)?;
         let domain = self.allowed(params.get()?.get_domain()?)?;
         let keys = self.dkim.list(&domain);
         let length = u32::try_from(keys.len()).unwrap_or_default();
@@ -338,6 +359,7 @@ impl key_admin::Server for KeyAdmin {
         params: key_admin::RetireDkimParams,
         _results: key_admin::RetireDkimResults,
     ) -> Result<(), capnp::Error> {
+        may_use(&self.edges, Use::Admin)?;
         let params = params.get()?;
         let domain = self.allowed(params.get_domain()?)?;
         let selector = selector(params.get_selector()?)?;

@@ -1,9 +1,9 @@
 //! `KeyControl`: what an administrator may see of keyholder over its control socket. Names, public
 //! records and counts; no key, and nothing can be changed here.
 
-use crate::{Server, edge::EdgeCounts};
-use ipc::{Limits, Role, Stream, capnp, schema::control_capnp::key_control};
-use std::{fmt::Display, rc::Rc, sync::atomic::Ordering, time::Duration};
+use crate::Server;
+use ipc::{Limits, Stream, capnp, schema::control_capnp::key_control};
+use std::{rc::Rc, time::Duration};
 use tokio::{net::UnixListener, task::JoinSet};
 
 /// Lines of one answer: it has to fit into one message.
@@ -85,9 +85,9 @@ impl key_control::Server for KeyControl {
             .edges
             .counts()
             .into_iter()
-            .flat_map(|(role, counts)| rows(role, &counts))
-            .filter(|(_, count)| *count > 0)
-            .map(|(what, count)| (what, count.to_string()));
+            .flat_map(|(role, counts)| counts.rows().map(|(what, count)| (role, what, count)))
+            .filter(|(.., count)| *count > 0)
+            .map(|(role, what, count)| (format!("{role} {what}"), count.to_string()));
         let lines: Vec<_> =
             alarms.map(|what| ("alarm".to_owned(), what)).chain(counts).take(MAX_LINES).collect();
         let mut list = results.get().init_lines(u32::try_from(lines.len()).unwrap_or_default());
@@ -98,16 +98,4 @@ impl key_control::Server for KeyControl {
         }
         Ok(())
     }
-}
-
-fn rows(role: Role, counts: &EdgeCounts) -> [(String, u64); 4] {
-    let row = |what: &dyn Display, count: &std::sync::atomic::AtomicU64| {
-        (format!("{role} {what}"), count.load(Ordering::Relaxed))
-    };
-    [
-        row(&"tls", &counts.tls),
-        row(&"tls refused", &counts.tls_refused),
-        row(&"dkim", &counts.dkim),
-        row(&"dkim refused", &counts.dkim_refused),
-    ]
 }

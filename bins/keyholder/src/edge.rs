@@ -21,7 +21,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use types::Clock;
@@ -56,6 +56,36 @@ pub(crate) struct EdgeCounts {
     pub(crate) tls_refused: AtomicU64,
     pub(crate) dkim: AtomicU64,
     pub(crate) dkim_refused: AtomicU64,
+    pub(crate) pepper: AtomicU64,
+    pub(crate) pepper_refused: AtomicU64,
+    pub(crate) admin: AtomicU64,
+    pub(crate) admin_refused: AtomicU64,
+}
+
+impl EdgeCounts {
+    /// All, with their names.
+    pub(crate) fn rows(&self) -> [(&'static str, u64); 8] {
+        [
+            ("tls", &self.tls),
+            ("tls refused", &self.tls_refused),
+            ("dkim", &self.dkim),
+            ("dkim refused", &self.dkim_refused),
+            ("pepper", &self.pepper),
+            ("pepper refused", &self.pepper_refused),
+            ("admin", &self.admin),
+            ("admin refused", &self.admin_refused),
+        ]
+        .map(|(what, count)| (what, count.load(Ordering::Relaxed)))
+    }
+}
+
+/// A use of keyholder that is no signature, and is over before another one is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Something sealed, opened or authenticated with the pepper.
+    Pepper,
+    /// An order about keys.
+    Admin,
 }
 
 /// All edges. Cheap to clone.
@@ -78,6 +108,8 @@ struct Running {
     keys: Arc<RwLock<Arc<KeyTable>>>,
     waiting: Arc<Semaphore>,
     counts: Arc<EdgeCounts>,
+    pepper: Rc<RefCell<Meter>>,
+    admin: Rc<RefCell<Meter>>,
 }
 
 enum Work {
@@ -150,6 +182,24 @@ impl Edges {
         }
     }
 
+    /// Counts a use that is no signature, unless the edge asks for too many.
+    pub(crate) fn may_use(&self, role: Role, what: Use) -> Result<(), EdgeError> {
+        let running = self.running(role)?;
+        let Inner { clock, figures, .. } = &*self.inner;
+        let EdgeCounts { pepper, pepper_refused, admin, admin_refused, .. } = &*running.counts;
+        let (meter, kind, figure, used, refused) = match what {
+            Use::Pepper => (&running.pepper, "pepper", Count::PepperUses, pepper, pepper_refused),
+            Use::Admin => (&running.admin, "admin", Count::KeyOrders, admin, admin_refused),
+        };
+        if !may(role, meter, kind, clock.monotonic(), *figures) {
+            refused.fetch_add(1, Ordering::Relaxed);
+            return Err(EdgeError::OverRate);
+        }
+        used.fetch_add(1, Ordering::Relaxed);
+        figures.count(figure);
+        Ok(())
+    }
+
     /// What was done for each edge.
     pub(crate) fn counts(&self) -> Vec<(Role, Arc<EdgeCounts>)> {
         let running = self.inner.running.borrow();
@@ -163,12 +213,18 @@ impl Edges {
         let (work, to_do) = mpsc::channel(MAX_SLOTS);
         let keys: Arc<RwLock<Arc<KeyTable>>> = Arc::default();
         let Inner { limits, clock, figures, .. } = &*self.inner;
-        let (clock, figures) = (Arc::clone(clock), *figures);
         let tls = Marks { alarm: limits.tls_alarm, refuse: limits.tls_refuse };
         let dkim = Marks { alarm: limits.dkim_alarm, refuse: limits.dkim_refuse };
+        let meter = |alarm, refuse| {
+            let meter = Meter::new(Marks { alarm, refuse }, clock.monotonic());
+            Rc::new(RefCell::new(meter))
+        };
+        let pepper = meter(limits.pepper_alarm, limits.pepper_refuse);
+        let admin = meter(limits.admin_alarm, limits.admin_refuse);
         let shared = Arc::clone(&keys);
         let counts: Arc<EdgeCounts> = Arc::default();
         let counted = Arc::clone(&counts);
+        let (clock, figures) = (Arc::clone(clock), *figures);
         let edge = move || {
             let now = clock.monotonic();
             Rc::new(EdgeThread {
@@ -196,7 +252,7 @@ impl Edges {
             }
         }
         let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-        let running = Running { work, keys, waiting, counts };
+        let running = Running { work, keys, waiting, counts, pepper, admin };
         self.inner.running.borrow_mut().insert(role, running.clone());
         Ok(running)
     }
@@ -224,7 +280,7 @@ impl EdgeThread {
     async fn work(self: Rc<Self>, mut to_do: mpsc::Receiver<Work>) {
         let slots = Arc::new(Semaphore::new(MAX_SLOTS));
         let mut every = tokio::time::interval(REPORT);
-        let mut reported = (0, 0, 0, 0);
+        let mut reported = EdgeCounts::default().rows();
         loop {
             tokio::select! {
                 biased;
@@ -294,34 +350,36 @@ impl EdgeThread {
     }
 
     fn may(&self, meter: &RefCell<Meter>, kind: &str) -> bool {
-        let verdict = meter.borrow_mut().ask(self.clock.monotonic());
-        if matches!(verdict, Verdict::Alarm | Verdict::RefuseAndAlarm) {
-            tracing::error!(
-                edge = %self.role, kind,
-                "ALARM: more signatures asked for than this process should need"
-            );
-        }
-        let served = matches!(verdict, Verdict::Serve | Verdict::Alarm);
-        if !served {
-            count_refused(self.figures, self.role);
-        }
-        served
+        may(self.role, meter, kind, self.clock.monotonic(), self.figures)
     }
 
-    /// Logs what was signed for the edge.
-    fn report(&self, last: (u64, u64, u64, u64)) -> (u64, u64, u64, u64) {
-        let EdgeCounts { tls, tls_refused, dkim, dkim_refused } = &*self.counts;
-        let [tls, tls_refused, dkim, dkim_refused] =
-            [tls, tls_refused, dkim, dkim_refused].map(|count| count.load(Ordering::Relaxed));
-        let now = (tls, tls_refused, dkim, dkim_refused);
+    /// Logs what was done for the edge.
+    fn report(&self, last: [(&'static str, u64); 8]) -> [(&'static str, u64); 8] {
+        let now = self.counts.rows();
         if now != last {
-            tracing::info!(
-                edge = %self.role,
-                tls, tls_refused, dkim, dkim_refused, "signatures since the start"
-            );
+            let used = now.iter().filter(|(_, count)| *count > 0);
+            let counts: Vec<String> = used.map(|(what, count)| format!("{what} {count}")).collect();
+            let counts = counts.join(", ");
+            tracing::info!(edge = %self.role, counts, "uses since the start");
         }
         now
     }
+}
+
+/// Whether a request is within the rate of its edge. Above a mark, an alarm is logged.
+fn may(role: Role, meter: &RefCell<Meter>, kind: &str, now: Instant, figures: Figures) -> bool {
+    let verdict = meter.borrow_mut().ask(now);
+    if matches!(verdict, Verdict::Alarm | Verdict::RefuseAndAlarm) {
+        tracing::error!(
+            edge = %role, kind, refused = verdict == Verdict::RefuseAndAlarm,
+            "ALARM: more asked for than this process should need"
+        );
+    }
+    let served = matches!(verdict, Verdict::Serve | Verdict::Alarm);
+    if !served {
+        count_refused(figures, role);
+    }
+    served
 }
 
 /// The figures of an edge: signatures made, and refused.

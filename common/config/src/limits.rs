@@ -207,8 +207,8 @@ impl Default for Http {
     }
 }
 
-/// Signatures of keyholder in a second, for one edge: above the first mark an alarm is raised, above
-/// the second it refuses, too.
+/// Uses of keyholder in a second, for one edge: above the first mark an alarm is raised, above the
+/// second it refuses, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Keys {
@@ -220,11 +220,28 @@ pub struct Keys {
     pub dkim_alarm: u32,
     /// DKIM signatures.
     pub dkim_refuse: u32,
+    /// What is sealed, opened and authenticated with the pepper; a log-in takes two.
+    pub pepper_alarm: u32,
+    /// The same.
+    pub pepper_refuse: u32,
+    /// Orders about keys: domains told, keys made, listed and retired.
+    pub admin_alarm: u32,
+    /// The same.
+    pub admin_refuse: u32,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { tls_alarm: 200, tls_refuse: 2000, dkim_alarm: 50, dkim_refuse: 500 }
+        Self {
+            tls_alarm: 200,
+            tls_refuse: 2000,
+            dkim_alarm: 50,
+            dkim_refuse: 500,
+            pepper_alarm: 500,
+            pepper_refuse: 5000,
+            admin_alarm: 500,
+            admin_refuse: 5000,
+        }
     }
 }
 
@@ -325,17 +342,31 @@ impl Http {
 impl Keys {
     fn read(at: &Section<'_>) -> Self {
         let d = Self::default();
+        let rate = |key, default| at.count(key, default, 1..1_000_001);
         let keys = Self {
-            tls_alarm: at.count("tls_alarm", d.tls_alarm, 1..1_000_001),
-            tls_refuse: at.count("tls_refuse", d.tls_refuse, 1..1_000_001),
-            dkim_alarm: at.count("dkim_alarm", d.dkim_alarm, 1..1_000_001),
-            dkim_refuse: at.count("dkim_refuse", d.dkim_refuse, 1..1_000_001),
+            tls_alarm: rate("tls_alarm", d.tls_alarm),
+            tls_refuse: rate("tls_refuse", d.tls_refuse),
+            dkim_alarm: rate("dkim_alarm", d.dkim_alarm),
+            dkim_refuse: rate("dkim_refuse", d.dkim_refuse),
+            pepper_alarm: rate("pepper_alarm", d.pepper_alarm),
+            pepper_refuse: rate("pepper_refuse", d.pepper_refuse),
+            admin_alarm: rate("admin_alarm", d.admin_alarm),
+            admin_refuse: rate("admin_refuse", d.admin_refuse),
         };
-        if keys.tls_refuse < keys.tls_alarm {
-            at.fault_at("tls_refuse", "must not be below tls_alarm");
-        }
-        if keys.dkim_refuse < keys.dkim_alarm {
-            at.fault_at("dkim_refuse", "must not be below dkim_alarm");
+        for (refuse, alarm, key, fault) in [
+            (keys.tls_refuse, keys.tls_alarm, "tls_refuse", "must not be below tls_alarm"),
+            (keys.dkim_refuse, keys.dkim_alarm, "dkim_refuse", "must not be below dkim_alarm"),
+            (
+                keys.pepper_refuse,
+                keys.pepper_alarm,
+                "pepper_refuse",
+                "must not be below pepper_alarm",
+            ),
+            (keys.admin_refuse, keys.admin_alarm, "admin_refuse", "must not be below admin_alarm"),
+        ] {
+            if refuse < alarm {
+                at.fault_at(key, fault);
+            }
         }
         keys
     }

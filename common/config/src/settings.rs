@@ -497,6 +497,7 @@ mod tests {
             ("tls = { cert_file = \"c\" }", "tls needs cert_file and key_file"),
             ("tls = { self_signed = true }\nimap = { starttls = false }", "needs starttls = true"),
             ("smtp = {}\n[limits.keys]\ntls_refuse = 100", "must not be below tls_alarm"),
+            ("smtp = {}\n[limits.keys]\npepper_refuse = 9", "must not be below pepper_alarm"),
             ("[limits.imap]\nidle = \"0\"", "limits.imap.idle: expected a duration from 1s"),
             ("[limits.smtp]\ndata = \"5w\"", "limits.smtp.data: expected a duration"),
             ("max_message_size = \"1B\"", "max_message_size: expected a size from 64KiB"),

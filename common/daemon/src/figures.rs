@@ -95,6 +95,8 @@ counts! {
     RefusedToAdmin = "mox_keyholder_edge_refused_total" {"edge=\"httpd-admin\""} Counter "Signatures refused, by who asked.";
     RefusedToAccountd = "mox_keyholder_edge_refused_total" {"edge=\"accountd\""} Counter "Signatures refused, by who asked.";
     RefusedToQueue = "mox_keyholder_edge_refused_total" {"edge=\"queue-runner\""} Counter "Signatures refused, by who asked.";
+    PepperUses = "mox_keyholder_use_total" {"kind=\"pepper\""} Counter "Uses of keyholder that are no signatures.";
+    KeyOrders = "mox_keyholder_use_total" {"kind=\"admin\""} Counter "Uses of keyholder that are no signatures.";
 }
 
 /// Defines the histograms.

@@ -2,31 +2,32 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
-use daemon::{Count, Figures};
+mod house;
+mod kinds;
+
+use daemon::Count;
+use house::{House, greet, options, trusting};
 use ipc::{
-    Acceptor, Dialer, Limits, Line, Role,
-    schema::keyholder_capnp::{accountd_keys, dkim_signer, host_keys, key_admin, pepper},
+    Limits, Line, Role,
+    schema::{
+        control_capnp::key_control,
+        keyholder_capnp::{accountd_keys, dkim_signer, host_keys, key_admin, pepper},
+    },
 };
-use keyholder::{Control, GivenFiles, Grants};
 use mailauth::dkim::{Algorithm, DEFAULT_SIGNED, Draft, Recipe, Selector, fields};
-use net::{TlsAcceptor, TlsOptions};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+use net::TlsAcceptor;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustls::{ClientConfig, pki_types::CertificateDer};
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::Path,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs::default_provider,
-    pki_types::{CertificateDer, ServerName},
-    version::{TLS12, TLS13},
-};
-use std::{os::fd::OwnedFd, path::Path, rc::Rc, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
-    net::{UnixListener, UnixStream},
-    sync::mpsc,
-    task::{JoinHandle, LocalSet},
-};
-use types::{Domain, SystemClock, UnixNanos};
+use tokio::{net::UnixStream, task::LocalSet};
+use types::{Domain, UnixNanos};
 
 const SLICE: &str = r#"{
     "hostname": "host.example.org",
@@ -35,102 +36,11 @@ const SLICE: &str = r#"{
     "limits": {"tls_alarm": 100, "tls_refuse": 1000}
 }"#;
 
-/// A keyholder, and the side of its supervisor.
-struct House {
-    clients: mpsc::Sender<Acceptor>,
-    running: JoinHandle<()>,
-    figures: Figures,
-}
-
-impl House {
-    fn start(folder: &Path, slice: &str) -> Self {
-        let (clients, acceptors) = mpsc::channel(16);
-        let figures = Figures::detached();
-        let grants = Grants {
-            slice: serde_json::from_str(slice).unwrap(),
-            folder: folder.join("keys"),
-            files: GivenFiles::default(),
-            control: UnixListener::bind(folder.join("control")).ok().map(|listener| Control {
-                listener,
-                uids: vec![rustix::process::getuid().as_raw()],
-            }),
-            clients: acceptors,
-            clock: Arc::new(SystemClock),
-            figures,
-            workers: daemon::Workers::Threads,
-        };
-        let running = tokio::task::spawn_local(async move {
-            keyholder::run(grants).await.unwrap();
-        });
-        Self { clients, running, figures }
-    }
-
-    /// Wires a client.
-    async fn wire(&self, role: Role, dialer: &Dialer) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (near, far) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        dialer.renew(near).unwrap();
-        self.clients.send(Acceptor::from_connector(role, 0, far).unwrap()).await.unwrap();
-    }
-
-    async fn dialer(&self, role: Role) -> Dialer {
-        let dialer = Dialer::pending();
-        self.wire(role, &dialer).await;
-        dialer
-    }
-
-    async fn slot(&self, role: Role) -> OwnedFd {
-        let dialer = self.dialer(role).await;
-        let slot = dialer.slot().await.unwrap();
-        rustix::io::ioctl_fionbio(&slot, false).unwrap();
-        slot
-    }
-}
-
-fn options() -> TlsOptions {
-    TlsOptions {
-        client_certificates: false,
-        only_tls_1_3: false,
-        alpn: vec![],
-        clock: Arc::new(SystemClock),
-    }
-}
-
 /// A client that trusts what stands in a self-signed file of keyholder's.
 fn client(folder: &Path, name: &str, tls12: bool) -> Arc<ClientConfig> {
     use rustls::pki_types::pem::PemObject as _;
     let text = std::fs::read(folder.join(format!("keys/tls/{name}.pem"))).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&text).unwrap()).unwrap();
-    let versions: &[_] = if tls12 { &[&TLS12] } else { &[&TLS13] };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
-}
-
-async fn greet(acceptor: &TlsAcceptor, config: &Arc<ClientConfig>, name: &'static str) -> bool {
-    let (near, far) = duplex(32 * 1024);
-    let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-    let (client, server) = tokio::join!(
-        async {
-            let name = ServerName::try_from(name).unwrap();
-            let mut stream = connector.connect(name, near).await.ok()?;
-            stream.read_u8().await.ok()
-        },
-        async {
-            let (mut stream, _) = acceptor.accept(far).await.ok()?;
-            stream.write_u8(7).await.ok()?;
-            stream.flush().await.ok()?;
-            let _ = stream.read_u8().await;
-            Some(())
-        }
-    );
-    client == Some(7) && server.is_some()
+    trusting(CertificateDer::from_pem_slice(&text).unwrap(), tls12)
 }
 
 #[tokio::test]
@@ -246,10 +156,42 @@ async fn a_slot_signs_handshakes_of_its_edge_and_nothing_else() {
         .await;
 }
 
+/// All that is logged from here on by any thread of this process.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn start() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    }
+
+    fn alarms(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains("ALARM")).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn above_its_rate_an_edge_is_refused_and_others_are_not() {
+    let log = Log::start();
     let place = tempfile::tempdir().unwrap();
-    let slice = SLICE.replace("100", "1");
+    let limits = r#""tls_alarm": 1, "tls_refuse": 10, "dkim_alarm": 1, "dkim_refuse": 10,
+        "pepper_alarm": 1, "pepper_refuse": 10, "admin_alarm": 3, "admin_refuse": 10"#;
+    let slice = SLICE.replace(r#""tls_alarm": 100, "tls_refuse": 1000"#, limits);
     LocalSet::new()
         .run_until(async {
             let house = House::start(place.path(), &slice);
@@ -264,6 +206,72 @@ async fn above_its_rate_an_edge_is_refused_and_others_are_not() {
             assert!(refused > 0, "ten times the alarm's rate is the end");
             let id = key_id(place.path(), "imap.example.org");
             assert!(ask(&imap, request(id, 0x0403, &tls13())).await.len() > 60);
+
+            let asker = Asker::new(&house).await;
+            asker.hosted(&["example.org"]).await;
+            asker.generate("example.org", "s1", false).await.unwrap();
+            let signer = asker.signer("example.org").await.unwrap();
+            let block = draft("example.org", "s1", Algorithm::Ed25519Sha256);
+            let mut over_rate = 0;
+            for _ in 0..40 {
+                match sign(&signer, "s1", block.block()).await {
+                    Signed::Signature(_) => {}
+                    Signed::OverRate => over_rate += 1,
+                    other @ (Signed::Stale | Signed::NoKey | Signed::Refused) => {
+                        panic!("{other:?}")
+                    }
+                }
+            }
+            assert!(over_rate > 0);
+
+            // Neither waits for the other, and a refusal is never an answer about a password.
+            let pepper = asker.pepper().await;
+            let mut overloaded = 0;
+            for n in 0..60 {
+                let failure = match n % 3 {
+                    0 => pepper.seal_request().send().promise.await.err(),
+                    1 => pepper.open_request().send().promise.await.err(),
+                    _ => pepper.mac_request().send().promise.await.err(),
+                };
+                if let Some(failure) = failure {
+                    assert_eq!(failure.kind, ipc::capnp::ErrorKind::Overloaded, "{failure}");
+                    overloaded += 1;
+                }
+            }
+            assert!(overloaded > 0);
+            let mut orders = 0;
+            for _ in 0..40 {
+                let mut list = asker.admin.list_dkim_request();
+                list.get().set_domain("example.org");
+                orders += u32::from(list.send().promise.await.is_err());
+            }
+            assert!(orders > 0);
+            let status = status(place.path()).await;
+            for (what, least) in [
+                ("smtpd-mx tls refused", refused),
+                ("accountd dkim refused", over_rate),
+                ("accountd pepper refused", overloaded),
+                ("accountd admin refused", orders),
+            ] {
+                assert_eq!(status[what], least.to_string(), "{what}");
+            }
+            assert_eq!(
+                house.figures.value(Count::PepperUses) + u64::from(overloaded),
+                60,
+                "each is counted"
+            );
+            let alarms = log.alarms();
+            for (edge, kind) in [
+                ("smtpd-mx", "TLS"),
+                ("accountd", "DKIM"),
+                ("accountd", "pepper"),
+                ("accountd", "admin"),
+            ] {
+                for refused in ["false", "true"] {
+                    let said = format!("edge={edge} kind=\"{kind}\" refused={refused}");
+                    assert!(alarms.iter().any(|line| line.contains(&said)), "{said}: {alarms:?}");
+                }
+            }
         })
         .await;
 }
@@ -335,6 +343,11 @@ impl Asker {
         });
         let answer = request.send().promise.await.map_err(|error| error.to_string())?;
         Ok(answer.get().unwrap().get_record().unwrap().to_string().unwrap())
+    }
+
+    async fn pepper(&self) -> pepper::Client {
+        let answer = self.keys.pepper_request().send().promise.await.unwrap();
+        answer.get().unwrap().get_pepper().unwrap()
     }
 
     async fn signer(&self, domain: &str) -> Option<dkim_signer::Client> {
@@ -478,16 +491,12 @@ async fn host_keys_sign_as_the_host_name() {
 
 #[tokio::test]
 async fn the_pepper_survives_a_restart() {
-    async fn client(asker: &Asker) -> pepper::Client {
-        let answer = asker.keys.pepper_request().send().promise.await.unwrap();
-        answer.get().unwrap().get_pepper().unwrap()
-    }
     let place = tempfile::tempdir().unwrap();
     LocalSet::new()
         .run_until(async {
             let house = House::start(place.path(), SLICE);
             let asker = Asker::new(&house).await;
-            let first = client(&asker).await;
+            let first = asker.pepper().await;
             let mut seal = first.seal_request();
             seal.get().set_account(b"alice");
             seal.get().set_plain(b"verifier");
@@ -500,7 +509,7 @@ async fn the_pepper_survives_a_restart() {
 
             let house = House::start(place.path(), SLICE);
             let asker = Asker::new(&house).await;
-            let second = client(&asker).await;
+            let second = asker.pepper().await;
             for (account, ok) in [(&b"alice"[..], true), (b"bob", false)] {
                 let mut open = second.open_request();
                 open.get().set_account(account);
@@ -517,9 +526,27 @@ async fn the_pepper_survives_a_restart() {
         .await;
 }
 
+async fn control(folder: &Path) -> key_control::Client {
+    let socket = UnixStream::connect(folder.join("control")).await.unwrap();
+    let stream = ipc::Stream::from_unix(socket).unwrap();
+    let (control, run) = ipc::connect::<key_control::Client>(stream, Limits::SHORT_CALLS);
+    tokio::task::spawn_local(run);
+    control
+}
+
+/// What moxctl shows.
+async fn status(folder: &Path) -> BTreeMap<String, String> {
+    let status = control(folder).await.status_request().send().promise.await.unwrap();
+    let lines = status.get().unwrap().get_lines().unwrap();
+    let text = |line: ipc::schema::types_capnp::key_value::Reader<'_>| {
+        let value = String::from_utf8(line.get_value().unwrap().to_vec()).unwrap();
+        (line.get_key().unwrap().to_string().unwrap(), value)
+    };
+    lines.iter().map(text).collect()
+}
+
 #[tokio::test]
 async fn administrators_see_names_and_counts() {
-    use ipc::schema::control_capnp::key_control;
     let place = tempfile::tempdir().unwrap();
     LocalSet::new()
         .run_until(async {
@@ -531,10 +558,7 @@ async fn administrators_see_names_and_counts() {
             let id = key_id(place.path(), "mx.example.org");
             assert!(ask(&slot, request(id, 0x0403, &tls13())).await.len() > 60);
 
-            let socket = UnixStream::connect(place.path().join("control")).await.unwrap();
-            let stream = ipc::Stream::from_unix(socket).unwrap();
-            let (control, run) = ipc::connect::<key_control::Client>(stream, Limits::SHORT_CALLS);
-            tokio::task::spawn_local(run);
+            let control = control(place.path()).await;
             let keys = control.keys_request().send().promise.await.unwrap();
             let keys: Vec<String> = keys
                 .get()
@@ -547,10 +571,7 @@ async fn administrators_see_names_and_counts() {
             assert!(keys.iter().any(|line| line.starts_with("tls smtpd-mx")
                 && line.ends_with("(default) mx.example.org")));
             assert!(keys.iter().any(|line| line.starts_with("dkim s1._domainkey.example.org v=")));
-            let status = control.status_request().send().promise.await.unwrap();
-            let lines = status.get().unwrap().get_lines().unwrap();
-            let signed = lines.iter().find(|line| line.get_key().unwrap() == "smtpd-mx tls");
-            assert_eq!(signed.unwrap().get_value().unwrap(), b"1");
+            assert_eq!(status(place.path()).await["smtpd-mx tls"], "1");
         })
         .await;
 }
