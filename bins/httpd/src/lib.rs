@@ -6,11 +6,13 @@ mod answer;
 mod connection;
 mod figures;
 mod listen;
+mod names;
 mod page;
 mod rate;
 mod site;
 
 pub use listen::{StartError, run};
+pub use site::forwarded_for;
 
 use ipc::{Dialer, Role};
 use std::{net::TcpListener, sync::Arc};
@@ -36,6 +38,8 @@ pub struct Grants {
     pub listeners: Vec<(String, TcpListener)>,
     /// Where TLS is signed; needed when a service has TLS.
     pub keyholder: Option<Dialer>,
+    /// Who says which names mail programs are told (web).
+    pub accountd: Option<Dialer>,
     /// Other processes' figures (admin).
     pub peer_figures: mpsc::Receiver<(Role, u16, sandbox::figures::Figures)>,
     /// Its own figures.

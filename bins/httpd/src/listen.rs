@@ -4,6 +4,7 @@ use crate::{
     Grants, Side,
     connection::{H2, HTTP_1_1, Service, serve},
     figures::AllFigures,
+    names::Names,
     rate::Limiter,
     site::Site,
 };
@@ -30,6 +31,12 @@ pub async fn run(grants: Grants) -> Result<(), StartError> {
     let all_figures = AllFigures::default();
     if grants.side == Side::Admin {
         tokio::task::spawn_local(all_figures.clone().collect(grants.peer_figures));
+    }
+    let names = Names::default();
+    // Owned here, as all connections are.
+    let mut following = JoinSet::new();
+    if let (Side::Web, Some(accountd)) = (grants.side, grants.accountd) {
+        following.spawn_local(names.clone().follow(accountd));
     }
     let limits = &grants.slice.limits;
     let limiter = Limiter::new(limits.requests_per_minute, limits.requests_per_hour);
@@ -65,7 +72,7 @@ pub async fn run(grants: Grants) -> Result<(), StartError> {
             None
         };
         let service = Service {
-            site: Site::new(grants.side, &grants.slice, listener),
+            site: Site::new(grants.side, &grants.slice, listener, names.clone()),
             tls,
             limits: limits.clone(),
             limiter: Rc::clone(&limiter),

@@ -3,7 +3,8 @@
 //!
 //! Trust:   faces the network; written on the assumption that it will be taken over.
 //! Runs as: `_mox-httpd-web` or `_mox-httpd-admin`; no file, no connect(2), no bind(2).
-//! Holds:   its listeners, TLS as its own names; `admin` other processes' figures, read only.
+//! Holds:   its listeners, TLS as its own names; `web` the names mail programs are told, as accountd
+//!          says; `admin` other processes' figures, read only.
 //! Never:   sees a private key, a password hash, or mail of anybody who is not logged in.
 //! If it dies: restarted; clients ask again.
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
                 slice: inherited.slice().context("slice")?,
                 listeners,
                 keyholder: inherited.dialer(Role::Keyholder),
+                accountd: inherited.dialer(Role::Accountd),
                 peer_figures: inherited.peer_figures,
                 figures: inherited.figures,
                 clock: Arc::new(types::SystemClock),

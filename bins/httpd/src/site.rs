@@ -1,7 +1,7 @@
 //! What is answered where: a pure function of the request's head.
 
-use crate::{Side, answer::Answer, page};
-use config::slice::{HttpListener, Httpd};
+use crate::{Side, answer::Answer, names::Names, page};
+use config::slice::{HttpListener, Httpd, MailServer};
 use hyper::{Method, StatusCode};
 use std::net::IpAddr;
 use types::Domain;
@@ -25,7 +25,8 @@ pub(crate) struct Site {
     side: Side,
     own: Vec<Domain>,
     listener: HttpListener,
-    settings: String,
+    mail: Vec<MailServer>,
+    names: Names,
 }
 
 /// What to do.
@@ -38,12 +39,13 @@ pub(crate) enum Step {
 }
 
 impl Site {
-    pub(crate) fn new(side: Side, slice: &Httpd, listener: &HttpListener) -> Self {
+    pub(crate) fn new(side: Side, slice: &Httpd, listener: &HttpListener, names: Names) -> Self {
         Self {
             side,
             own: vec![slice.hostname.clone(), listener.hostname.clone()],
             listener: listener.clone(),
-            settings: page::settings(listener.hostname.as_ascii(), &slice.mail),
+            mail: slice.mail.clone(),
+            names,
         }
     }
 
@@ -86,16 +88,39 @@ impl Site {
         };
         // A name that somebody else has pointed at our address gets no page of ours: no cookie or
         // form of a later page can be used through it.
-        if !self.is_own(&host) {
+        let told = self.told(&host);
+        if told.is_none() && !self.is_own(&host) {
             return Answer::status(StatusCode::NOT_FOUND);
         }
         if let Some(port) = self.listener.https_port {
             return redirect(&host, port, asked);
         }
         match (self.side, asked.path) {
-            (Side::Web, "/") => Answer::page(self.settings.clone()),
+            (Side::Web, "/") => {
+                let asked = asked.query.and_then(domain_of).and_then(|d| self.names.of_domain(&d));
+                Answer::page(self.settings(asked.as_ref().or(told)))
+            }
             (Side::Web, "/style.css") => Answer::style(page::STYLE),
             (Side::Web | Side::Admin, _) => Answer::status(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// What people enter into their mail program: `name` as every server's, where a domain has one
+    /// of its own.
+    fn settings(&self, name: Option<&Domain>) -> String {
+        let named = |server: &MailServer| MailServer {
+            host: name.unwrap_or(&server.host).clone(),
+            ..server.clone()
+        };
+        let servers: Vec<MailServer> = self.mail.iter().map(named).collect();
+        page::settings(name.unwrap_or(&self.listener.hostname).as_ascii(), &servers)
+    }
+
+    /// The host, where it is a name that mail programs are told.
+    fn told<'a>(&self, host: &'a Host) -> Option<&'a Domain> {
+        match host {
+            Host::Name(name) if self.side == Side::Web && self.names.is_told(name) => Some(name),
+            Host::Name(_) | Host::Ip(_) => None,
         }
     }
 
@@ -117,6 +142,11 @@ fn redirect(host: &Host, port: u16, asked: Asked<'_>) -> Answer {
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     let query = asked.query.map(|query| format!("?{query}")).unwrap_or_default();
     Answer::moved(&format!("https://{host}{port}{}{query}", asked.path))
+}
+
+/// The domain of `?domain=`: whose settings are asked for.
+fn domain_of(query: &str) -> Option<Domain> {
+    query.split('&').find_map(|field| field.strip_prefix("domain="))?.parse().ok()
 }
 
 /// The host a request names.
@@ -151,7 +181,8 @@ fn is_port(text: &str) -> bool {
 
 /// The client's address behind a proxy that is believed: the last one it was given, which is the
 /// one that proxy added itself. What stands before it anybody can have written.
-pub(crate) fn forwarded_for(field: &str) -> Option<IpAddr> {
+#[must_use]
+pub fn forwarded_for(field: &str) -> Option<IpAddr> {
     let last = field.rsplit(',').next()?.trim();
     let bare = last.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(last);
     bare.parse().ok()
@@ -168,7 +199,7 @@ mod tests {
                            "implicit_tls": true}}]}}"#
         ))
         .unwrap();
-        Site::new(side, &slice, &slice.listeners[0])
+        Site::new(side, &slice, &slice.listeners[0], Names::default())
     }
 
     fn get<'a>(path: &'a str, host: Option<&'a str>) -> Asked<'a> {
@@ -209,6 +240,30 @@ mod tests {
         assert_eq!(answer(&web, post).status, StatusCode::METHOD_NOT_ALLOWED);
         let long = "/".repeat(MAX_TARGET + 1);
         assert_eq!(answer(&web, get(&long, None)).status, StatusCode::URI_TOO_LONG);
+    }
+
+    #[test]
+    fn a_domain_with_a_name_of_its_own_is_told_that() {
+        let web = site(Side::Web, r#"{"name": "public/https", "hostname": "mail.example.org"}"#);
+        let host = Some("mail.example.org");
+        let asked = |query| Asked { query: Some(query), ..get("/", host) };
+        let usual = answer(&web, get("/", host));
+        assert_eq!(answer(&web, get("/", Some("imap.a.example"))).status, StatusCode::NOT_FOUND);
+        let snapshot = r#"{"domains": [
+            {"name": "a.example", "enabled": true, "client_settings": "imap.a.example"}]}"#;
+        web.names.replace(&serde_json::from_str(snapshot).unwrap());
+        let by_name = answer(&web, get("/", Some("imap.a.example")));
+        assert!(by_name.body_text().contains("<td><code>imap.a.example</code></td><td>993</td>"));
+        assert!(!by_name.body_text().contains("imap.example.org"));
+        assert_eq!(answer(&web, asked("x=y&domain=a.example")), by_name);
+        for other in ["domain=b.example", "domain=<b>", "domain=", "a.example", ""] {
+            assert_eq!(answer(&web, asked(other)), usual, "{other}");
+        }
+        assert_eq!(answer(&web, get("/", host)), usual);
+        assert_eq!(answer(&web, get("/", Some("a.example"))).status, StatusCode::NOT_FOUND);
+        // An administrator's pages have no use for it.
+        let admin = Site { side: Side::Admin, ..web };
+        assert_eq!(answer(&admin, get("/", Some("imap.a.example"))).status, StatusCode::NOT_FOUND);
     }
 
     #[test]

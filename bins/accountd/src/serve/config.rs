@@ -2,11 +2,10 @@
 
 use super::{watched, wire};
 use crate::{
-    directory::Snapshot,
     gate::{Closed, Gate},
     service::Service,
 };
-use ::config::Snapshot as Told;
+use ::config::{Snapshot as Told, directory::Directory};
 use ipc::{
     Role, capnp,
     schema::accountd_capnp::{config, gate},
@@ -19,22 +18,26 @@ pub(super) struct ConfigServer {
     pub(super) client: Role,
 }
 
-/// As much of the directory as an edge needs: names of domains where mail is routed or a client is
-/// told settings, nothing where nobody asks.
-fn told(snapshot: &Snapshot, client: Role) -> Told {
+/// As much of the directory as an edge needs: for the web the names that mail programs are told, and
+/// nothing for anybody else, who asks for nothing.
+fn told(directory: &Directory, client: Role) -> Told {
     let domains = match client {
-        Role::QueueRunner | Role::SmtpdSubmission | Role::HttpdWeb | Role::HttpdAdmin => snapshot
-            .directory
+        Role::HttpdWeb => directory
             .domains()
-            .map(|(name, domain)| ::config::SnapshotDomain {
-                name: name.as_ascii().to_owned(),
-                enabled: domain.enabled,
-                client_settings: domain.client_settings.as_ref().map(ToString::to_string),
+            .filter_map(|(name, domain)| {
+                Some(::config::SnapshotDomain {
+                    name: name.as_ascii().to_owned(),
+                    enabled: domain.enabled,
+                    client_settings: Some(domain.client_settings.as_ref()?.to_string()),
+                })
             })
             .collect(),
         Role::SmtpdMx
+        | Role::SmtpdSubmission
         | Role::ImapdFront
         | Role::ImapdSession
+        | Role::HttpdAdmin
+        | Role::QueueRunner
         | Role::Resolver
         | Role::Keyholder
         | Role::Parser
@@ -51,7 +54,7 @@ impl config::Server for ConfigServer {
         mut results: config::CurrentResults,
     ) -> Result<(), capnp::Error> {
         let snapshot = self.service.directories.now();
-        let json = serde_json::to_vec(&told(&snapshot, self.client))
+        let json = serde_json::to_vec(&told(&snapshot.directory, self.client))
             .map_err(|error| capnp::Error::failed(error.to_string()))?;
         results.get().set_number(snapshot.number);
         results.get().set_snapshot(&json);
@@ -101,5 +104,36 @@ impl gate::Server for GateServer {
             Err(Closed::TooManyPerMinute) => to.set_too_many_per_minute(()),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::config::directory::Host;
+
+    #[test]
+    fn a_face_is_told_its_slice_and_no_more() {
+        let text = r#"
+            [domain."a.example"]
+            description = "for us alone"
+            client_settings_domain = "mail.a.example"
+            [domain."b.example"]
+            [account.ann]
+            id = "aaaaaaaaaaaaaaab"
+            [account.ann.address."ann@a.example"]
+        "#;
+        let host = Host::default();
+        let directory = Directory::parse("domains.toml", text, &host).unwrap();
+        for client in Role::ALL {
+            let json = serde_json::to_string(&told(&directory, client)).unwrap();
+            let expected = match client {
+                Role::HttpdWeb => {
+                    r#"{"domains":[{"name":"a.example","enabled":true,"client_settings":"mail.a.example"}]}"#
+                }
+                _ => r#"{"domains":[]}"#,
+            };
+            assert_eq!(json, expected, "{client}");
+        }
     }
 }
