@@ -55,13 +55,16 @@ fn a_full_disk_refuses_for_now_and_loses_nothing() {
         let reply = send(id, 900_000);
         if reply.code != 250 {
             assert_eq!(reply.code, 452, "{reply:?}");
+            // RFC 3463 §3.4: X.3.1, mail system full.
+            assert!(reply.lines.iter().all(|line| line.contains("4.3.1 ")), "{reply:?}");
             refused += 1;
         }
     }
     assert!(refused > 0, "the disk was never full");
     let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
     let appended = imap.append("Drafts", &message(100, 2_900_000)).unwrap();
-    assert!(appended.tagged.starts_with("NO"), "{}", appended.text());
+    // RFC 5530 §3: temporary, and no fault of the client's.
+    assert!(appended.tagged.starts_with("NO [UNAVAILABLE]"), "{}", appended.text());
 
     disk.free();
     assert_eq!(send(9, 900_000).code, 250, "there is room again");

@@ -161,8 +161,10 @@ pub(crate) fn host(name: &hickory_proto::rr::Name) -> String {
 }
 
 impl Record {
+    /// What hickory read, in our words.
     #[expect(clippy::wildcard_enum_match_arm, reason = "hickory's enumeration is open")]
-    pub(crate) fn of(data: &RData) -> Record {
+    #[must_use]
+    pub fn of(data: &RData) -> Record {
         match data {
             RData::A(a) => Record::Ip(IpAddr::V4(a.0)),
             RData::AAAA(aaaa) => Record::Ip(IpAddr::V6(aaaa.0)),

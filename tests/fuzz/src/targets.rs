@@ -48,9 +48,15 @@ targets! {
     "dkim-signable" others::dkim_signable;
     "config-settings" others::settings;
     "config-domains" others::domains;
+    "author" others::author;
+    "trace" others::trace;
+    "dns-record" others::dns_record;
+    "http-forwarded" others::forwarded;
     "supervision" others::supervision;
     "addresses" others::addresses;
     "edge-connector" edges::connector;
+    "edge-hand-over" edges::hand_over;
+    "edge-slot" edges::slot;
     "edge-mx" |input| edges::edge(Role::SmtpdMx, Role::Accountd, input);
     "edge-submission" |input| edges::edge(Role::SmtpdSubmission, Role::Accountd, input);
     "edge-front" |input| edges::edge(Role::ImapdFront, Role::Accountd, input);

@@ -45,7 +45,7 @@ use std::{
 };
 
 /// How long the seeds of the gate may take together, and how many they are at least and at most.
-const BUDGET: Duration = Duration::from_secs(40);
+const BUDGET: Duration = Duration::from_secs(60);
 const FEWEST: u64 = 12;
 const MOST: u64 = 2_000;
 /// The long form.

@@ -2,56 +2,6 @@
 
 use types::{Domain, ReversePath, UnixNanos};
 
-/// Octets of trace fields a peer may give us to put in front.
-pub(crate) const MAX_PREFIX: usize = 8_192;
-
-/// Whether a text is whole header fields: each line ends in CRLF, none is empty, the first begins a
-/// field. What a face gives us goes into a message, so a line end smuggled into it would make a
-/// header of a stranger's choice.
-pub(crate) fn is_fields(text: &str) -> bool {
-    if text.is_empty() {
-        return true;
-    }
-    let Some(body) = text.strip_suffix("\r\n") else { return false };
-    let begins_field = |line: &str| {
-        line.split_once(':').is_some_and(|(name, _)| {
-            !name.is_empty() && name.bytes().all(|b| (33..=126).contains(&b))
-        })
-    };
-    let continues = |line: &str| line.starts_with([' ', '\t']) && !line.trim().is_empty();
-    text.len() <= MAX_PREFIX
-        && body.split("\r\n").enumerate().all(|(n, line)| {
-            !line.contains(['\r', '\n', '\0']) && (begins_field(line) || n > 0 && continues(line))
-        })
-}
-
-/// Whether our own fields need an empty line behind them: what came does not begin like a header, so
-/// it is text alone, which would be taken for more of the header. `From ` is how a mailbox file
-/// begins, with a header behind it.
-pub(crate) fn lacks_header(content: &[u8]) -> bool {
-    let line = content.split(|&octet| octet == b'\n').next().unwrap_or_default();
-    let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
-    let is_field = name.len() < line.len()
-        && !name.trim_ascii_end().is_empty()
-        && name.trim_ascii_end().iter().all(|octet| (33..=126).contains(octet));
-    !is_field && !matches!(line, b"" | b"\r") && !line.starts_with(b"From ")
-}
-
-/// Whether a text is what a face may put on top of a message: its one Received field, or nothing. It
-/// comes there after the message was checked, so any other field would be one that nobody checked:
-/// another From above the one that is the sender's own.
-pub(crate) fn is_received(text: &str) -> bool {
-    let starts = text.split_inclusive("\r\n").filter(|line| !line.starts_with([' ', '\t']));
-    let names: Vec<&str> =
-        starts.map(|line| line.split_once(':').map_or(line, |(name, _)| name)).collect();
-    match names[..] {
-        // A line that goes on from nothing would go on from the Return-Path.
-        [] => text.is_empty(),
-        [name] => name.eq_ignore_ascii_case("Received") && is_fields(text),
-        _ => false,
-    }
-}
-
 /// RFC 5321 §4.4: the reverse-path, put in front by the system that delivers.
 pub(crate) fn return_path(from: &ReversePath) -> String {
     format!("Return-Path: {from}\r\n")
@@ -116,58 +66,5 @@ mod tests {
             assert_eq!(date(UnixNanos::from_seconds(seconds)), text);
         }
         assert_eq!(year(UnixNanos::from_seconds(1_700_000_000)), "2023");
-    }
-
-    #[test]
-    fn text_without_a_header_is_told_from_one() {
-        for with in [&b""[..], b"\r\nx", b"A: b\r\n", b"A :b", b"From x 15:00\r\nA: b\r\n"] {
-            assert!(!lacks_header(with), "{with:?}");
-        }
-        for without in [&b"hello\r\n"[..], b" A: b\r\n", b"it was 15:00\r\n", b":\r\n", b"\xe4: b"]
-        {
-            assert!(lacks_header(without), "{without:?}");
-        }
-    }
-
-    #[test]
-    fn a_face_puts_its_received_on_top_and_nothing_else() {
-        assert!(is_received(""));
-        assert!(is_received("Received: from a\r\n by b\r\n"));
-        for bad in [
-            "From: <bob@example.org>\r\n",
-            "From: <bob@example.org>\r\nReceived: from a\r\n",
-            "Received: from a\r\nFrom: <bob@example.org>\r\n",
-            "Received: from a\r\nReceived: from b\r\n",
-            "Received: from a\r\n\r\nbody\r\n",
-            "Received: from a\nFrom: <bob@example.org>\r\n",
-            "Received: from a\rFrom: <bob@example.org>\r\n",
-            "Received : from a\r\n",
-            " Received: from a\r\n",
-            "Received: from a",
-        ] {
-            assert!(!is_received(bad), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn only_whole_fields_are_put_in_front() {
-        assert!(is_fields(""));
-        assert!(is_fields("Received: from a\r\n by b\r\n"));
-        assert!(is_fields("A: b\r\nC: d\r\n"));
-        for bad in [
-            "A: b",
-            "A: b\n",
-            "A: b\r\n\r\n",
-            " a: b\r\n",
-            "A: b\r\nC\r\n",
-            "A: b\r\n \r\n",
-            "A b: c\r\n",
-            "A: b\nC: d\r\n",
-            "A: \0\r\n",
-        ] {
-            assert!(!is_fields(bad), "{bad:?}");
-        }
-        assert!(!is_fields(&format!("A: {}\r\n", "x".repeat(MAX_PREFIX))));
-        assert!(is_fields(&return_path(&ReversePath::Null)));
     }
 }

@@ -2,7 +2,6 @@
 
 pub(crate) mod deliver;
 pub(crate) mod header;
-pub(crate) mod mailboxes;
 pub(crate) mod names;
 pub(crate) mod own_header;
 pub(crate) mod parse;

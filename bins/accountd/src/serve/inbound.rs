@@ -23,6 +23,7 @@ use ipc::{
         refusal as wire_refusal, submitter, transaction,
     },
 };
+use mailauth::trace;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
@@ -354,7 +355,7 @@ impl Sink {
                     tracing::error!(%error, "a spooled message");
                     Refusal::ours()
                 })?;
-                if header::lacks_header(&first) {
+                if trace::lacks_header(&first) {
                     prefix.push_str("\r\n");
                 }
                 let message = spooled.with_prefix(prefix.into_bytes());
@@ -422,7 +423,7 @@ impl message_sink::Server for Sink {
         mut results: message_sink::CommitResults,
     ) -> Result<(), capnp::Error> {
         let received = params.get()?.get_received()?.to_str()?;
-        if !header::is_received(received) {
+        if !trace::is_received(received) {
             return Err(wire::broken("a Received that is no such field, or more than one"));
         }
         // To its end, even if the asker goes away: what is committed then is announced to the queue.

@@ -17,6 +17,7 @@ use ipc::{
     capnp,
     schema::queue_capnp::{delivered, delivery, delivery_sink, item, outbox},
 };
+use mailauth::trace;
 use std::{cell::RefCell, rc::Rc};
 use types::{Address, QueueId, ReversePath, SubmissionId};
 
@@ -160,7 +161,7 @@ impl delivery::Server for DeliveryServer {
         let from = ReversePath::from_inner(params.get_from()?.to_str()?)
             .map_err(|_| wire::broken("no reverse-path"))?;
         let prefix = params.get_header_prefix()?.to_str()?;
-        if !header::is_fields(prefix) {
+        if !trace::is_fields(prefix) {
             return Err(wire::broken("a prefix that is no header"));
         }
         let sink = DeliverySink {

@@ -1,4 +1,5 @@
-//! DKIM, settings, the words of the supervisor, addresses.
+//! DKIM, whose a message is, records of DNS, what a proxy says, settings, the words of the supervisor,
+//! addresses.
 
 use crate::source::{Source, pieces};
 use config::{
@@ -6,14 +7,87 @@ use config::{
     directory::{Directory, Host, edit},
 };
 use daemon::{Report, orders::Order, supervision::Message};
-use mailauth::dkim::{
-    Algorithm, BodyHash, Canonicalization, DEFAULT_SIGNED, Draft, MAX_BLOCK, Recipe, Selector,
-    check_signable, fields,
+use dns::{MAX_RECORDS, Record};
+use httpd::forwarded_for;
+use mailauth::{
+    author::{self, mailboxes},
+    dkim::{
+        Algorithm, BodyHash, Canonicalization, DEFAULT_SIGNED, Draft, MAX_BLOCK, Recipe, Selector,
+        check_signable, fields,
+    },
+    trace,
 };
 use types::{Address, Domain, Localpart, ReversePath, UnixNanos};
 
 fn domain() -> Domain {
     "example.org".parse().expect("a domain")
+}
+
+/// A user's own header: who is named in it is in its octets, and the same when written plainly; a
+/// second From, or a line that is no field, is refused whatever stands before and behind it.
+pub(crate) fn author(input: &[u8]) {
+    if let Some(named) = mailboxes::read(input) {
+        assert!(!named.is_empty());
+        for address in named {
+            let plain = address.to_string();
+            assert_eq!(mailboxes::read(plain.as_bytes()), Some(vec![address]), "{plain}");
+        }
+    }
+    if let Some(end) = author::end(input) {
+        assert!(matches!(&input[end..], [b'\n', ..] | [b'\r', b'\n', ..]));
+    }
+    let header = &input[..author::end(input).unwrap_or(input.len())];
+    let Ok(found) = author::read(header) else { return };
+    let with = |more: &[u8]| author::read(&[more, header].concat());
+    assert_eq!(with(b"X-More: x\r\n").as_ref(), Ok(&found));
+    assert!(with(format!("From: {found}\r\n").as_bytes()).is_err(), "two authors");
+    assert!(with(b"no field\r\n").is_err());
+    assert!(with(b" goes on from nothing\r\n").is_err());
+}
+
+/// What a face puts on top: whole fields, with no end of the header and no second field in them.
+pub(crate) fn trace(input: &[u8]) {
+    let lacks = trace::lacks_header(input);
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (received, whole) = (trace::is_received(text), trace::is_fields(text));
+    assert!(whole || !received);
+    if !whole || text.is_empty() {
+        return;
+    }
+    assert!(text.ends_with("\r\n") && !text.contains("\r\n\r\n") && !text.contains('\0'));
+    assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "a bare line end");
+    assert!(!lacks, "fields are a header");
+    let first = text.split("\r\n").filter(|line| !line.starts_with([' ', '\t'])).count() - 1;
+    assert!(!received || first == 1, "one field alone");
+}
+
+/// An answer of a hostile DNS server: what we make of its records is no longer than they were.
+pub(crate) fn dns_record(input: &[u8]) {
+    let Ok(message) = hickory_proto::op::Message::from_vec(input) else { return };
+    for record in message.answers.iter().take(MAX_RECORDS) {
+        match Record::of(&record.data) {
+            Record::Txt(text) => assert!(text.len() <= input.len()),
+            Record::Tlsa { data, .. } => assert!(data.len() <= input.len()),
+            Record::Name(name)
+            | Record::Mx { exchange: name, .. }
+            | Record::Srv { target: name, .. } => {
+                assert!(name.is_ascii() && !name.is_empty() && name.len() <= 4 * 255, "{name}");
+                assert!(name == "." || name.ends_with("\\.") || !name.ends_with('.'), "{name}");
+            }
+            Record::Ip(_) | Record::Other(_) => {}
+        }
+    }
+}
+
+/// The field of a proxy that is believed: its last word, whatever the client wrote before it.
+pub(crate) fn forwarded(input: &[u8]) {
+    let Ok(field) = std::str::from_utf8(input) else { return };
+    let found = forwarded_for(field);
+    assert_eq!(forwarded_for(&format!("192.0.2.1, {field}")), found);
+    if let Some(ip) = found {
+        assert_eq!(forwarded_for(&ip.to_string()), Some(ip));
+        assert_eq!(forwarded_for(&format!("{field}, [{ip}]")), Some(ip));
+    }
 }
 
 /// A header that is signed: its fields are all of it, and keyholder takes what the signer makes of

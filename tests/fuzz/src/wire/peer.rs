@@ -3,12 +3,18 @@
 use super::{frames, words::Heard};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
+    },
 };
 use std::{
-    io::{self, IoSliceMut, Read as _, Write as _},
+    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +41,16 @@ impl Connector {
         send(&self.0, octets, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).ok().map(drop)
     }
 
+    /// Sends any octets as one message, with a descriptor.
+    pub fn hand(&self, octets: &[u8], fd: &impl AsFd) -> Option<()> {
+        let fds = [fd.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds)).then_some(())?;
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.0, &[IoSlice::new(octets)], &mut ancillary, flags).ok().map(drop)
+    }
+
     /// Waits for an answer with a descriptor.
     #[must_use]
     pub fn answer(&self, wait: Duration) -> Option<OwnedFd> {
@@ -53,7 +69,7 @@ impl Connector {
 }
 
 /// Whether a descriptor is ready within a time.
-pub(crate) fn ready(fd: &impl std::os::fd::AsFd, flags: PollFlags, wait: Duration) -> bool {
+pub(crate) fn ready(fd: &impl AsFd, flags: PollFlags, wait: Duration) -> bool {
     let fd = fd.as_fd();
     let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
     let wait = Timespec {

@@ -188,7 +188,7 @@ fn mailbox(tokens: &[(Gap, Token<'_>)]) -> Option<Address> {
 }
 
 /// The addresses of a value without its line ends; at least one. None: it is no `mailbox-list`.
-pub(crate) fn read(value: &[u8]) -> Option<Vec<Address>> {
+pub fn read(value: &[u8]) -> Option<Vec<Address>> {
     if value.len() > MAX_VALUE {
         return None;
     }
