@@ -127,11 +127,10 @@ mod tests {
         let directory = Directory::parse("domains.toml", text, &host).unwrap();
         for client in Role::ALL {
             let json = serde_json::to_string(&told(&directory, client)).unwrap();
-            let expected = match client {
-                Role::HttpdWeb => {
-                    r#"{"domains":[{"name":"a.example","enabled":true,"client_settings":"mail.a.example"}]}"#
-                }
-                _ => r#"{"domains":[]}"#,
+            let expected = if client == Role::HttpdWeb {
+                r#"{"domains":[{"name":"a.example","enabled":true,"client_settings":"mail.a.example"}]}"#
+            } else {
+                r#"{"domains":[]}"#
             };
             assert_eq!(json, expected, "{client}");
         }
