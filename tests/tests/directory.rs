@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ipc::Role;
 use mox_tests::{
     client::{Imap, Smtp},
@@ -10,6 +11,7 @@ use mox_tests::{
 };
 use std::{
     fs,
+    net::Ipv4Addr,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -204,6 +206,68 @@ fn the_user_of_a_disabled_account_is_told_why_and_nobody_else() {
     assert!(reply.code == 525 && reply.lines[0].contains(text), "{reply:?}");
     let reply = smtp.log_in("mox@localhost", "wrong-wrong").unwrap();
     assert!(reply.code == 535 && !format!("{reply:?}").contains("leave"), "{reply:?}");
+}
+
+/// What an attempt with a wrong password is answered, by every protocol and mechanism. Of what SCRAM
+/// asks, which is another thing each time, the length.
+fn answers(tree: &Tree, from: Ipv4Addr, user: &str) -> Vec<String> {
+    let b64 = |text: String| BASE64_STANDARD.encode(text);
+    let plain = b64(format!("\0{user}\0wrong-wrong"));
+    let first = b64(format!("n,,n={user},r=a-nonce-of-the-client"));
+    let proof = |challenge: &str| {
+        let asked = BASE64_STANDARD.decode(challenge).unwrap();
+        let asked = String::from_utf8(asked).unwrap();
+        let nonce = asked.split(',').next().unwrap();
+        b64(format!("c=biws,{nonce},p={}", BASE64_STANDARD.encode([7; 32])))
+    };
+    let mut all = Vec::new();
+    let mut smtp = Smtp::connect_from(from, tree.address(587)).unwrap();
+    // Without the session's name behind a failure.
+    let mut say = |text: &str| {
+        let line = smtp.command(text).unwrap().lines.join("\n");
+        line.split(" (").next().unwrap().to_owned()
+    };
+    all.push(say(&format!("AUTH PLAIN {plain}")));
+    all.extend(["AUTH LOGIN", &b64(user.to_owned()), &b64("wrong-wrong".to_owned())].map(&mut say));
+    let challenge = say(&format!("AUTH SCRAM-SHA-256 {first}"));
+    all.push(challenge.len().to_string());
+    all.push(say(&proof(challenge.strip_prefix("334 ").unwrap())));
+    let wire = || mox_tests::wire::Wire::dial_from(from, tree.address(143)).unwrap();
+    let mut imap = Imap::over(wire()).unwrap();
+    for command in [format!("LOGIN \"{user}\" wrong-wrong"), format!("AUTHENTICATE PLAIN {plain}")]
+    {
+        all.push(imap.command(&command).unwrap().text());
+    }
+    let tag = imap.start(&format!("AUTHENTICATE SCRAM-SHA-256 {first}")).unwrap();
+    let challenge = String::from_utf8(imap.response().unwrap()).unwrap();
+    all.push(challenge.len().to_string());
+    imap.raw(format!("{}\r\n", proof(challenge.strip_prefix("+ ").unwrap())).as_bytes()).unwrap();
+    all.push(imap.finish(&tag).unwrap().text());
+    all
+}
+
+#[test]
+fn nobody_is_answered_like_somebody() {
+    let tree = Tree::start();
+    // One without a password, one that may not log in.
+    let file = tree.folder().join("directory/domains.toml");
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.push_str("\n[account.bob.address.\"bob@localhost\"]\n");
+    fs::write(&file, text).unwrap();
+    let is_there = || moxctl(&tree, &["account", "list"]).0.contains("bob");
+    assert!(wait_until(PATIENCE, is_there));
+    let known = answers(&tree, Ipv4Addr::new(127, 11, 0, 1), "mox@localhost");
+    assert_eq!(known.iter().filter(|answer| answer.starts_with("535 ")).count(), 3, "{known:?}");
+    let failed = "NO [AUTHENTICATIONFAILED]";
+    assert_eq!(known.iter().filter(|answer| answer.contains(failed)).count(), 3, "{known:?}");
+    assert_eq!(refused(&tree, &["account", "disable", "mox", "on leave"]).1, 0);
+    for (n, other) in
+        (12..).zip(["mox@localhost", "bob@localhost", "who@localhost", "who@other.example"])
+    {
+        // Each from a network of its own: a limit is no answer.
+        let others = answers(&tree, Ipv4Addr::new(127, n, 0, 1), other);
+        assert_eq!(others, known, "{other}");
+    }
 }
 
 #[test]

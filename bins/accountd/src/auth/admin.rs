@@ -75,7 +75,7 @@ impl Authority {
         let plain = self.pepper.open(NOBODY, &sealed.sealed).await?;
         let verifier = Verifier::decode(&plain).ok_or(Failure::Temporary)?;
         let password = opaque::prepare(password).map_err(|_| Failure::BadCredentials)?;
-        match self.hashing.run(peer.ip, move || verifier.check(&password)).await {
+        match self.hashing.run(peer.ip, move |hasher| verifier.check(hasher, &password)).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(Failure::BadCredentials),
             Ok(Err(_)) | Err(_) => Err(Failure::Temporary),

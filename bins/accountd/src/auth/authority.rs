@@ -364,7 +364,8 @@ impl Authority {
             Err(_) => (Secret::new("?".to_owned()), false),
         };
         let verifier = user.verifier;
-        let checked = self.hashing.run(peer.ip, move || verifier.check(&password)).await;
+        let checked =
+            self.hashing.run(peer.ip, move |hasher| verifier.check(hasher, &password)).await;
         let is_right = match checked {
             Ok(Ok(is_right)) => is_right && is_possible,
             Ok(Err(_)) | Err(_) => return (account, Err(Failure::Temporary)),
@@ -620,7 +621,7 @@ impl Authority {
         peer: &Peer,
         password: Secret<String>,
     ) -> Result<Verifier, Failure> {
-        match self.hashing.run(peer.ip, move || Verifier::derive(&password)).await {
+        match self.hashing.run(peer.ip, move |hasher| Verifier::derive(hasher, &password)).await {
             Ok(Ok(verifier)) => Ok(verifier),
             Ok(Err(_)) | Err(_) => Err(Failure::Temporary),
         }

@@ -1,14 +1,22 @@
 //! Password hashing on its own two threads, behind a bounded waiting room that is served round-robin
 //! by network: a flood from one network waits behind itself, not in front of everybody.
+//!
+//! A password is hashed with a [`Hasher`], and only these threads have one: it counts, so what a
+//! log-in costs can be told, and its memory is taken once.
 
 use super::limiter::{Network, networks};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use daemon::Workers;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::{Notify, oneshot};
+use types::Secret;
 
 /// Threads; each hash takes 19 MiB and 20 ms of one.
 const THREADS: usize = 2;
@@ -17,7 +25,48 @@ const MAX_WAITING: usize = 256;
 /// Jobs that wait of one network.
 const MAX_OF_NETWORK: usize = 16;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Memory of one argon2id hash in KiB, and its passes.
+const ARGON2_KIB: u32 = 19 * 1024;
+const ARGON2_PASSES: u32 = 2;
+
+type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
+
+/// A hash could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("hashing failed")]
+pub(crate) struct HashFailed;
+
+/// What a thread hashes with.
+#[derive(Default)]
+pub(crate) struct Hasher {
+    /// Taken anew for each hash, it would be 350 MiB after some thirty log-ins: the allocator finds
+    /// no room for an aligned piece where one just was.
+    blocks: Vec<Block>,
+    hashes: Arc<AtomicU64>,
+}
+
+impl Hasher {
+    /// The argon2id hash of a password; takes 20 ms.
+    pub(super) fn argon2id(
+        &mut self,
+        password: &Secret<String>,
+        salt: &[u8],
+    ) -> Result<[u8; 32], HashFailed> {
+        let params = Params::new(ARGON2_KIB, ARGON2_PASSES, 1, Some(32)).map_err(|_| HashFailed)?;
+        let mut out = [0; 32];
+        self.blocks.resize(params.block_count(), Block::default());
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into_with_memory(
+                password.expose().as_bytes(),
+                salt,
+                &mut out,
+                &mut self.blocks,
+            )
+            .map_err(|_| HashFailed)?;
+        self.hashes.fetch_add(1, Ordering::Relaxed);
+        Ok(out)
+    }
+}
 
 /// The waiting room is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +84,8 @@ pub(crate) struct Hashing {
 struct Shared {
     room: Mutex<Room>,
     wake: Notify,
+    /// Finished since the start.
+    hashes: Arc<AtomicU64>,
 }
 
 struct Alive(Arc<Shared>);
@@ -93,7 +144,11 @@ fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
 impl Hashing {
     /// Starts the threads.
     pub(crate) fn start(workers: Workers) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { room: Mutex::default(), wake: Notify::new() });
+        let shared = Arc::new(Shared {
+            room: Mutex::default(),
+            wake: Notify::new(),
+            hashes: Arc::default(),
+        });
         for n in 0..THREADS {
             let shared = Arc::clone(&shared);
             workers.start(&format!("hash-{n}"), move || work(shared))?;
@@ -101,17 +156,23 @@ impl Hashing {
         Ok(Self { alive: Arc::new(Alive(Arc::clone(&shared))), shared })
     }
 
+    /// Hashes finished since the start.
+    #[cfg(test)]
+    pub(crate) fn hashes(&self) -> u64 {
+        self.shared.hashes.load(Ordering::Relaxed)
+    }
+
     /// Runs `hash` on one of the threads, when its network's turn comes.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         ip: IpAddr,
-        hash: impl FnOnce() -> T + Send + 'static,
+        hash: impl FnOnce(&mut Hasher) -> T + Send + 'static,
     ) -> Result<T, Full> {
         let (answer, waiting) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        let job: Job = Box::new(move |hasher| {
             // Who went away is not hashed for.
             if !answer.is_closed() {
-                let _ = answer.send(hash());
+                let _ = answer.send(hash(hasher));
             }
         });
         // The middle class: one host with many addresses is one network.
@@ -123,6 +184,7 @@ impl Hashing {
 }
 
 async fn work(shared: Arc<Shared>) {
+    let mut hasher = Hasher { hashes: Arc::clone(&shared.hashes), ..Hasher::default() };
     loop {
         // Before the look, so that a word between the two is not missed.
         let mut word = std::pin::pin!(shared.wake.notified());
@@ -139,7 +201,8 @@ async fn work(shared: Arc<Shared>) {
             continue;
         };
         // A panic ends this job alone: its asker sees a closed channel.
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+        let hash = std::panic::AssertUnwindSafe(|| job(&mut hasher));
+        if std::panic::catch_unwind(hash).is_err() {
             tracing::error!("a hash panicked");
         }
     }
@@ -160,10 +223,10 @@ mod tests {
         for name in ["a1", "a2", "a3", "b1", "c1"] {
             let ip = format!("192.0.{}.1", name.as_bytes()[0]);
             let order = Arc::clone(&order);
-            room.add(network(&ip), Box::new(move || order.lock().unwrap().push(name))).unwrap();
+            room.add(network(&ip), Box::new(move |_| order.lock().unwrap().push(name))).unwrap();
         }
         while let Some(job) = room.next() {
-            job();
+            job(&mut Hasher::default());
         }
         assert_eq!(*order.lock().unwrap(), ["a1", "b1", "c1", "a2", "a3"]);
         assert_eq!((room.total, room.waiting.len(), room.turns.len()), (0, 0, 0));
@@ -173,15 +236,15 @@ mod tests {
     fn the_room_is_bounded() {
         let mut room = Room::default();
         for _ in 0..MAX_OF_NETWORK {
-            room.add(network("192.0.2.1"), Box::new(|| ())).unwrap();
+            room.add(network("192.0.2.1"), Box::new(|_| ())).unwrap();
         }
-        assert_eq!(room.add(network("192.0.2.2"), Box::new(|| ())), Err(Full));
+        assert_eq!(room.add(network("192.0.2.2"), Box::new(|_| ())), Err(Full));
         let mut others = 0..=255u8;
         while room.total < MAX_WAITING {
             let ip = format!("198.{}.0.1", others.next().unwrap());
-            room.add(network(&ip), Box::new(|| ())).unwrap();
+            room.add(network(&ip), Box::new(|_| ())).unwrap();
         }
-        assert_eq!(room.add(network("203.0.113.1"), Box::new(|| ())), Err(Full));
+        assert_eq!(room.add(network("203.0.113.1"), Box::new(|_| ())), Err(Full));
         assert!(!room.waiting.contains_key(&network("203.0.113.1")));
     }
 
@@ -189,11 +252,11 @@ mod tests {
     async fn answers_and_survives_a_panic() {
         let hashing = Hashing::start(Workers::Threads).unwrap();
         let ip = "192.0.2.1".parse().unwrap();
-        assert_eq!(hashing.run(ip, || 7).await, Ok(7));
+        assert_eq!(hashing.run(ip, |_| 7).await, Ok(7));
         for _ in 0..4 {
-            let died: Result<(), Full> = hashing.run(ip, || panic!("a hash that panics")).await;
+            let died: Result<(), Full> = hashing.run(ip, |_| panic!("a hash that panics")).await;
             assert_eq!(died, Err(Full));
         }
-        assert_eq!(hashing.run(ip, || 8).await, Ok(8));
+        assert_eq!(hashing.run(ip, |_| 8).await, Ok(8));
     }
 }

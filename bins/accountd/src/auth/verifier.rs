@@ -2,17 +2,16 @@
 //! ServerKey for those that do not. Neither lets a thief of the disk log in; the sealed form that is
 //! written cannot even be guessed against without keyholder's pepper.
 
-use super::scram::Hash;
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use super::{
+    hashing::{HashFailed, Hasher},
+    scram::Hash,
+};
 use aws_lc_rs::pbkdf2;
-use std::{cell::RefCell, num::NonZeroU32};
+use std::num::NonZeroU32;
 use subtle::ConstantTimeEq as _;
 use types::Secret;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// Memory of one argon2id hash in KiB, and its passes.
-const ARGON2_KIB: u32 = 19 * 1024;
-const ARGON2_PASSES: u32 = 2;
 /// PBKDF2 rounds of both SCRAM mechanisms. The verifier is sealed, so this only slows a guess by
 /// somebody who has taken over accountd itself. Cyrus SASL, on which many mail programs are built,
 /// refuses to compute more than 65,536.
@@ -48,18 +47,16 @@ impl<const N: usize> Drop for ScramKeys<N> {
     }
 }
 
-/// A hash could not be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("hashing failed")]
-pub(crate) struct HashFailed;
-
 impl Verifier {
-    /// Derives everything from a prepared password. Takes 0.2 s: for the hashing threads.
-    pub(crate) fn derive(password: &Secret<String>) -> Result<Self, HashFailed> {
+    /// Derives everything from a prepared password. Takes 0.2 s.
+    pub(crate) fn derive(
+        hasher: &mut Hasher,
+        password: &Secret<String>,
+    ) -> Result<Self, HashFailed> {
         let (mut argon2_salt, mut scram_salt) = ([0; SALT], [0; SALT]);
         getrandom::fill(&mut argon2_salt).map_err(|_| HashFailed)?;
         getrandom::fill(&mut scram_salt).map_err(|_| HashFailed)?;
-        let argon2_hash = argon2id(password, &argon2_salt)?;
+        let argon2_hash = hasher.argon2id(password, &argon2_salt)?;
         let keys = |hash: Hash| scram_keys(hash, password, &scram_salt, SCRAM_ITERATIONS);
         let (sha256, sha1) = (keys(Hash::Sha256), keys(Hash::Sha1));
         Ok(Self {
@@ -72,9 +69,13 @@ impl Verifier {
         })
     }
 
-    /// Whether a prepared password is this one. Takes 20 ms: for the hashing threads.
-    pub(crate) fn check(&self, password: &Secret<String>) -> Result<bool, HashFailed> {
-        let hash = argon2id(password, &self.argon2_salt)?;
+    /// Whether a prepared password is this one. Takes 20 ms.
+    pub(crate) fn check(
+        &self,
+        hasher: &mut Hasher,
+        password: &Secret<String>,
+    ) -> Result<bool, HashFailed> {
+        let hash = hasher.argon2id(password, &self.argon2_salt)?;
         Ok(hash.ct_eq(&self.argon2_hash).into())
     }
 
@@ -124,24 +125,6 @@ impl Verifier {
     }
 }
 
-thread_local! {
-    /// The memory of the hashes of this thread. Taken anew for each, it would be 350 MiB after some
-    /// thirty log-ins: the allocator finds no room for an aligned piece where one just was.
-    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
-}
-
-fn argon2id(password: &Secret<String>, salt: &[u8]) -> Result<[u8; 32], HashFailed> {
-    let params = Params::new(ARGON2_KIB, ARGON2_PASSES, 1, Some(32)).map_err(|_| HashFailed)?;
-    let mut out = [0; 32];
-    BLOCKS.with_borrow_mut(|blocks| {
-        blocks.resize(params.block_count(), Block::default());
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut out, blocks)
-            .map_err(|_| HashFailed)
-    })?;
-    Ok(out)
-}
-
 fn fixed<const N: usize>(keys: &(Vec<u8>, Vec<u8>)) -> Option<ScramKeys<N>> {
     let stored = keys.0.as_slice().try_into().ok()?;
     let server = keys.1.as_slice().try_into().ok()?;
@@ -173,17 +156,19 @@ mod tests {
     #[test]
     fn a_password_is_itself_and_no_other() {
         let password = Secret::new("correct horse".to_owned());
-        let verifier = Verifier::derive(&password).unwrap();
+        let hasher = &mut Hasher::default();
+        let verifier = Verifier::derive(hasher, &password).unwrap();
         let read = Verifier::decode(&verifier.encode()).unwrap();
-        assert!(read.check(&password).unwrap());
-        assert!(!read.check(&Secret::new("correct horsf".to_owned())).unwrap());
+        assert!(read.check(hasher, &password).unwrap());
+        assert!(!read.check(hasher, &Secret::new("correct horsf".to_owned())).unwrap());
         let again = scram_keys(Hash::Sha1, &password, &read.scram_salt, SCRAM_ITERATIONS);
         assert_eq!((again.0.as_slice(), again.1.as_slice()), read.scram(Hash::Sha1));
     }
 
     #[test]
     fn only_what_was_encoded_is_read() {
-        let verifier = Verifier::derive(&Secret::new("x".to_owned())).unwrap();
+        let verifier =
+            Verifier::derive(&mut Hasher::default(), &Secret::new("x".to_owned())).unwrap();
         let bytes = verifier.encode();
         for cut in 0..bytes.len() {
             assert!(Verifier::decode(&bytes[..cut]).is_none());

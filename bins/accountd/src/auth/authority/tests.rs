@@ -1,4 +1,4 @@
-//! The log-in machine against a real credential store, with a pepper that counts its calls.
+//! The log-in machine against a real credential store, with a pepper and threads that count.
 
 use super::*;
 use crate::{
@@ -26,6 +26,10 @@ id = "aaaaaaaaaaaaaaab"
 [account.bob]
 id = "aaaaaaaaaaaaaaac"
 [account.bob.address."bob@example.org"]
+[account.cas]
+id = "aaaaaaaaaaaaaaad"
+login_disabled = "on leave"
+[account.cas.address."cas@example.org"]
 "#;
 const PASSWORD: &str = "correct horse";
 const EDGE: EdgeId = EdgeId { role: 8, instance: 0 };
@@ -42,7 +46,7 @@ async fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("directory")).unwrap();
     std::fs::write(folder.path().join("directory/domains.toml"), TEXT).unwrap();
-    for id in ["aaaaaaaaaaaaaaab", "aaaaaaaaaaaaaaac"] {
+    for id in ["aaaaaaaaaaaaaaab", "aaaaaaaaaaaaaaac", "aaaaaaaaaaaaaaad"] {
         std::fs::create_dir_all(folder.path().join("accounts").join(id)).unwrap();
     }
     let pepper = Rc::new(Counting::default());
@@ -172,35 +176,106 @@ async fn every_mechanism_lets_in_who_knows_the_password() {
     assert_eq!(result.unwrap_err(), Failure::BadCredentials);
 }
 
-/// What one attempt costs: opens and macs at keyholder.
-async fn cost(bench: &Bench, attempt: impl Future<Output = Result<Proved, Failure>>) -> (u32, u32) {
-    let pepper = &bench.pepper;
-    let before = (pepper.opens.get(), pepper.macs.get());
+/// LOGIN, a name and a password in their own messages: what it was asked, and how it ended.
+async fn login(bench: &Bench, user: &str, password: &str) -> (Vec<u8>, Result<Proved, Failure>) {
+    let step = bench.authority.start("LOGIN", peer(), EDGE, Some(user.as_bytes())).await;
+    let Step::Challenge(prompt, exchange) = step else { panic!("no question") };
+    let step = bench.authority.respond(exchange, password.as_bytes()).await;
+    (prompt, ended(step))
+}
+
+/// What a failed attempt costs.
+#[derive(Debug, PartialEq, Eq)]
+struct Cost {
+    opens: u32,
+    macs: u32,
+    hashes: u64,
+}
+
+/// What a password costs to check where it is shown, and where it is proved.
+const SHOWN: Cost = Cost { opens: 1, macs: 1, hashes: 1 };
+const PROVED: Cost = Cost { opens: 1, macs: 1, hashes: 0 };
+
+async fn cost(bench: &Bench, attempt: impl Future<Output = Result<Proved, Failure>>) -> Cost {
+    let (pepper, hashing) = (&bench.pepper, &bench.authority.hashing);
+    let before = (pepper.opens.get(), pepper.macs.get(), hashing.hashes());
+    // A failure is one of few, and what SMTP and IMAP say is made of it alone.
     assert_eq!(attempt.await.unwrap_err(), Failure::BadCredentials);
-    (pepper.opens.get() - before.0, pepper.macs.get() - before.1)
+    Cost {
+        opens: pepper.opens.get() - before.0,
+        macs: pepper.macs.get() - before.1,
+        hashes: hashing.hashes() - before.2,
+    }
 }
 
 #[tokio::test]
 async fn nobody_cannot_be_told_from_somebody() {
+    const SCRAMS: [&str; 4] =
+        ["SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
     let bench = bench().await;
-    // Known, known without a password, unknown localpart, unknown domain, no address at all.
-    for user in
-        ["ann@example.org", "bob@example.org", "x@example.org", "x@other.example", "not an address"]
-    {
+    let cas = "aaaaaaaaaaaaaaad".parse().unwrap();
+    bench.authority.set_password(cas, Secret::new(PASSWORD.into())).await.unwrap();
+    // Known, without a password, disabled; unknown localpart, unknown domain, no address at all.
+    for user in [
+        "ann@example.org",
+        "bob@example.org",
+        "cas@example.org",
+        "x@example.org",
+        "x@other.example",
+        "not an address",
+    ] {
         bench.authority.failed.borrow_mut().clear();
-        assert_eq!(cost(&bench, plain(&bench, user, "wrong")).await, (1, 1), "{user}");
-        assert_eq!(cost(&bench, plain(&bench, user, "a\tb")).await, (1, 1), "{user}");
-        let attempt = async { scram(&bench, "SCRAM-SHA-256", user, "wrong").await.1 };
-        assert_eq!(cost(&bench, attempt).await, (1, 1), "{user}");
-        let (first, _) = scram(&bench, "SCRAM-SHA-1", user, "wrong").await;
-        let (second, _) = scram(&bench, "SCRAM-SHA-1", user, "wrong").await;
-        let salt = |text: &str| text.split(',').nth(1).unwrap().to_owned();
-        assert_eq!(salt(&first), salt(&second), "the same salt each time for {user}");
-        assert!(first.ends_with("i=65536") && salt(&first).len() == "s=".len() + 24, "{first}");
+        assert_eq!(cost(&bench, plain(&bench, user, "wrong")).await, SHOWN, "{user}");
+        assert_eq!(cost(&bench, plain(&bench, user, "a\tb")).await, SHOWN, "{user}");
+        let attempt = async {
+            let (prompt, outcome) = login(&bench, user, "wrong").await;
+            assert_eq!(prompt, b"Password:");
+            outcome
+        };
+        assert_eq!(cost(&bench, attempt).await, SHOWN, "{user}");
+        let mut salts = Vec::new();
+        // Twice: the salt is the same each time.
+        for mechanism in [SCRAMS, SCRAMS].concat() {
+            bench.authority.failed.borrow_mut().clear();
+            let attempt = async {
+                let (first, outcome) = scram(&bench, mechanism, user, "wrong").await;
+                let fields: Vec<&str> = first.split(',').collect();
+                let [nonce, salt, "i=65536"] = fields[..] else { panic!("{first}") };
+                let lengths = (nonce.len(), salt.len());
+                let expected = ("r=clientnonce".len() + 24, "s=".len() + 24);
+                assert_eq!(lengths, expected, "{user}: {first}");
+                salts.push(salt.to_owned());
+                outcome
+            };
+            assert_eq!(cost(&bench, attempt).await, PROVED, "{user} {mechanism}");
+        }
+        salts.dedup();
+        assert_eq!(salts.len(), 1, "{user}");
     }
     let (one, _) = scram(&bench, "SCRAM-SHA-1", "x@example.org", "w").await;
     let (two, _) = scram(&bench, "SCRAM-SHA-1", "y@example.org", "w").await;
     assert_ne!(one.split(',').nth(1), two.split(',').nth(1), "another salt for another name");
+}
+
+#[tokio::test]
+async fn a_key_tells_nothing_of_names_that_are_not_its_own() {
+    let bench = bench().await;
+    let nothing = Cost { opens: 0, macs: 0, hashes: 0 };
+    for is_known in [false, true] {
+        if is_known {
+            let label = "laptop".to_owned();
+            let add = bench.authority.key_add(ann(), [9; 32], label, "ann@example.org".into());
+            assert!(add.await.unwrap());
+        }
+        for name in ["bob@example.org", "cas@example.org", "x@example.org", "x@other.example", "x"]
+        {
+            let message = Some(name.as_bytes());
+            let attempt =
+                async { ended(bench.authority.start("EXTERNAL", peer(), EDGE, message).await) };
+            assert_eq!(cost(&bench, attempt).await, nothing, "{name}");
+        }
+        bench.authority.failed.borrow_mut().clear();
+    }
 }
 
 #[tokio::test]
