@@ -59,6 +59,35 @@ pub enum Fault {
 /// How many syncs were made, by kind of file.
 pub type Syncs = BTreeMap<Kind, u64>;
 
+/// How often files were called, locks and shared memory aside, and the octets written by it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// Files opened or made.
+    pub opens: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Octets of these.
+    pub written: u64,
+    /// Syncs, of folders too.
+    pub syncs: u64,
+}
+
+impl std::ops::Sub for Calls {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            opens: self.opens - earlier.opens,
+            reads: self.reads - earlier.reads,
+            writes: self.writes - earlier.writes,
+            written: self.written - earlier.written,
+            syncs: self.syncs - earlier.syncs,
+        }
+    }
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone)]
 enum Event {
@@ -104,7 +133,7 @@ struct Log {
     room: Option<u64>,
     read_only: bool,
     syncs: Syncs,
-    written: u64,
+    calls: Calls,
     open: usize,
 }
 
@@ -213,11 +242,18 @@ impl Log {
     }
 
     fn write(&mut self, inode: u64, offset: u64, data: &[u8]) {
-        self.written += data.len() as u64;
+        self.calls.writes += 1;
+        self.calls.written += data.len() as u64;
         self.events.push(Event::Write { inode, offset, data: data.into() });
     }
 
+    fn count_open(&mut self) {
+        self.calls.opens += 1;
+        self.open += 1;
+    }
+
     fn count_sync(&mut self, kind: Kind) -> Result<bool, Refused> {
+        self.calls.syncs += 1;
         *self.syncs.entry(kind).or_default() += 1;
         match self.sync_fails {
             Some(0) => {
@@ -338,11 +374,11 @@ impl Forgetful {
             }
         }
         let (lies, syncs) = (std::mem::take(&mut log.lies), std::mem::take(&mut log.syncs));
-        let (written, open) = (log.written, log.open);
+        let (calls, open) = (log.calls, log.open);
         // What was full is so still.
         let (full, room, read_only) = (log.full, log.room, log.read_only);
         let root = log.root.clone();
-        *log = Log { lies, syncs, written, open, full, room, read_only, ..Log::over(&root)? };
+        *log = Log { lies, syncs, calls, open, full, room, read_only, ..Log::over(&root)? };
         Ok(())
     }
 
@@ -392,10 +428,10 @@ impl Forgetful {
         self.log().syncs.clone()
     }
 
-    /// All bytes written so far.
+    /// The calls so far.
     #[must_use]
-    pub fn written(&self) -> u64 {
-        self.log().written
+    pub fn calls(&self) -> Calls {
+        self.log().calls
     }
 
     /// The log so far, ready to be cut.
@@ -424,7 +460,7 @@ impl ForgetfulFile {
         log: &mut Log,
         shared: &Arc<Mutex<Log>>,
     ) -> Box<dyn DiskFile> {
-        log.open += 1;
+        log.count_open();
         let inode = log.inode(path);
         Box::new(Self { real, inode, kind: kind_of(path), log: Arc::clone(shared) })
     }
@@ -534,6 +570,7 @@ impl DiskFile for ForgetfulFile {
     }
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        lock(&self.log).calls.reads += 1;
         self.real.read_at(into, offset)
     }
 

@@ -42,7 +42,7 @@ pub use database::{Database, Open, Reader, Writer};
 pub use disk::{Access, Disk, DiskFile, RealDisk, Space};
 pub use error::Error;
 #[cfg(any(test, feature = "forgetful"))]
-pub use forgetful::{Fault, Forgetful, Image, Kind, Lie, Replay, Syncs};
+pub use forgetful::{Calls, Fault, Forgetful, Image, Kind, Lie, Replay, Syncs};
 pub use migrate::{Migration, Schema};
 /// The SQLite binding, so that no other crate depends on it (and its version) by itself.
 pub use rusqlite;

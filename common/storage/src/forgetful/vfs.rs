@@ -200,7 +200,7 @@ unsafe extern "C" fn open(
             let kind = kind_of(&path);
             let inode = {
                 let mut log = lock(&us.log);
-                log.open += 1;
+                log.count_open();
                 log.inode(&path)
             };
             let log = Arc::clone(&us.log);
@@ -230,12 +230,16 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
 }
 
 unsafe extern "C" fn read(
-    f: *mut sqlite3_file,
+    file: *mut sqlite3_file,
     to: *mut c_void,
     n: c_int,
     at: sqlite3_int64,
 ) -> c_int {
-    forward!(f, xRead, to, n, at)
+    // SAFETY: a file of ours.
+    if let Some(known) = unsafe { known(file) } {
+        lock(&known.log).calls.reads += 1;
+    }
+    forward!(file, xRead, to, n, at)
 }
 
 unsafe extern "C" fn write(

@@ -1,12 +1,9 @@
-//! What a delivery costs: syncs, counted at the disk, and bytes kept.
+//! What a delivery costs: calls of files and octets written, counted at the disk, and bytes kept.
 
 use super::world::{Seeded, World, body, inbox, message, now, parsed};
 use crate::store::{NewMessage, Tuning, index::Index};
 use std::{collections::BTreeMap, path::Path};
-
-fn all_syncs(world: &World) -> u64 {
-    world.disk.syncs().values().sum()
-}
+use storage::Calls;
 
 /// A message of 5 KB with facts of the size real ones have.
 fn five_kb(world: &World, random: &Seeded, n: usize) -> NewMessage {
@@ -47,31 +44,56 @@ fn deliver(index: &mut Index, group: &[NewMessage]) {
     }
 }
 
+/// What a thousand deliveries of five KB may cost: what was counted, and [`SLACK`]. In all numbers is
+/// what moves staged content into segments and the log into the database.
+const ALONE: Calls =
+    Calls { opens: 1, reads: 821, writes: 35_462, written: 73_187_516, syncs: 1_016 };
+/// In groups of ten, as they come when several connections deliver.
+const GROUPED: Calls =
+    Calls { opens: 0, reads: 657, writes: 9_847, written: 18_443_138, syncs: 107 };
+/// A message of a MiB by itself, which goes into its segment at once and not by way of the log.
+const LARGE: Calls = Calls { opens: 0, reads: 0, writes: 27, written: 390_492, syncs: 2 };
+
+/// Hundredths that a cost may be above what was counted: another version of SQLite may lay out its
+/// pages in another way. So much more would be another design.
+const SLACK: u64 = 5;
+
+fn assert_within(counted: Calls, cost: Calls) {
+    for (what, cost, counted) in [
+        ("opens", cost.opens, counted.opens),
+        ("reads", cost.reads, counted.reads),
+        ("writes", cost.writes, counted.writes),
+        ("octets written", cost.written, counted.written),
+        ("syncs", cost.syncs, counted.syncs),
+    ] {
+        let most = counted + counted * SLACK / 100;
+        assert!(cost <= most, "{cost} {what}, not {counted} and at most {most}");
+    }
+}
+
 #[test]
-fn syncs_of_a_lone_delivery_and_of_a_group() {
+fn calls_and_octets_of_lone_deliveries_and_of_groups() {
     let world = World::new(20);
     let mut index = world.create(Tuning::default());
     let random = Seeded::new(1);
     deliver(&mut index, &[five_kb(&world, &random, 0)]);
-    let before = all_syncs(&world);
+    let before = world.disk.calls();
     for n in 1..=1000 {
         deliver(&mut index, &[five_kb(&world, &random, n)]);
     }
-    let alone = all_syncs(&world) - before;
-    assert!(alone <= 1050, "{alone} syncs for 1,000 deliveries alone");
-    let before = all_syncs(&world);
+    assert_within(ALONE, world.disk.calls() - before);
+    let before = world.disk.calls();
     for n in 0..100 {
         let group: Vec<_> = (0..10).map(|k| five_kb(&world, &random, 2000 + n * 10 + k)).collect();
         deliver(&mut index, &group);
     }
-    let grouped = all_syncs(&world) - before;
-    assert!(grouped <= 125, "{grouped} syncs for 100 groups of ten");
-    // A large one costs one more, whatever its size.
+    assert_within(GROUPED, world.disk.calls() - before);
+    // A large one costs one more sync, whatever its size.
     let large = message(inbox(), body(&random, 1 << 20), now(&world));
     deliver(&mut index, &[message(inbox(), body(&random, 1 << 20), now(&world))]);
-    let before = all_syncs(&world);
+    let before = world.disk.calls();
     deliver(&mut index, &[large]);
-    assert_eq!(all_syncs(&world) - before, 2);
+    assert_within(LARGE, world.disk.calls() - before);
 }
 
 fn disk_use(folder: &Path, by: &mut BTreeMap<String, u64>) {
