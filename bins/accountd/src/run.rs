@@ -35,7 +35,7 @@ use storage::{Disk, Open};
 use tokio::{net::UnixListener, sync::mpsc, time::Instant};
 use types::{AccountId, Address, Clock, Domain, Secret};
 
-/// domains.toml is looked at this often.
+/// domains.toml is looked at this often, and whether somebody came to his limit of failed log-ins.
 const LOOK: Duration = Duration::from_secs(2);
 /// Failed log-ins are written down this often, ticket keys and detached folders looked at.
 const WRITE_LIMITS: Duration = Duration::from_secs(10);
@@ -225,6 +225,9 @@ async fn background(service: Rc<Service>, seed: Option<config::Local>, announce:
         tokio::time::sleep(LOOK).await;
         service.look_at_directory().await;
         if Instant::now() < next_write {
+            if service.authority.failed.borrow().are_urgent() {
+                write_limits(&service).await;
+            }
             continue;
         }
         next_write = Instant::now() + WRITE_LIMITS;
@@ -248,6 +251,7 @@ async fn write_limits(service: &Service) {
     let written = service.authority.vault.run(move |records| records.write_failures(&rows)).await;
     if let Err(error) = written {
         tracing::error!(%error, "failed log-ins were not written down");
+        service.authority.failed.borrow_mut().not_written();
     }
 }
 

@@ -6,12 +6,12 @@ use crate::{
     run::{Grants, run},
     testing::hands::{FakeKeys, FakeParser, FakeResolver},
 };
+use append::append;
 use ipc::{
     Dialer, Limits, Line, Role, capnp, memory_edge,
     schema::{
         account_capnp::{
-            StoreOp, account, append_sink, append_started, appended, copied, mailbox,
-            mailbox_outcome, opened, stored,
+            StoreOp, account, append_started, copied, mailbox, mailbox_outcome, opened, stored,
         },
         accountd_capnp::{front_door, mx_door, queue_door, session_door, submission_door},
         auth_capnp::{authenticator, redeemed, renewed, step, success},
@@ -37,8 +37,10 @@ use tokio::{
 use types::SystemClock;
 
 mod administrators;
+mod append;
 mod development;
 mod gone;
+mod limits;
 mod names;
 mod repeats;
 mod suspended;
@@ -518,25 +520,6 @@ fn mail_comes_in_and_is_read() {
         drop(watch);
         bench.stop().await;
     });
-}
-
-async fn append(account: &account::Client, mailbox: &str, message: &[u8]) -> Option<u32> {
-    let mut request = account.append_request();
-    request.get().set_mailbox(mailbox);
-    let response = request.send().promise.await.unwrap();
-    let outcome = response.get().unwrap().get_outcome().unwrap().which().unwrap();
-    let append_started::Which::Sink(sink) = outcome else {
-        assert!(matches!(outcome, append_started::Which::Missing(())));
-        return None;
-    };
-    let sink: append_sink::Client = sink.unwrap();
-    let mut request = sink.write_request();
-    request.get().set_chunk(message);
-    request.send().await.unwrap();
-    let response = sink.commit_request().send().promise.await.unwrap();
-    let outcome = response.get().unwrap().get_outcome().unwrap().which().unwrap();
-    let appended::Which::Stored(stored) = outcome else { panic!("not stored") };
-    Some(stored.get_uid())
 }
 
 #[test]

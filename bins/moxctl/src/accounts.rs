@@ -90,7 +90,13 @@ pub(crate) fn account(sockets: &Sockets, what: Account, output: Output) -> Resul
                     done(answer.get()?.get_problem()?)?;
                     vec![name]
                 }
-                None => every(&admin).await?.into_iter().map(|account| account.name).collect(),
+                // And the database that belongs to no account, by the name that no account has.
+                None => every(&admin)
+                    .await?
+                    .into_iter()
+                    .map(|account| account.name)
+                    .chain([String::new()])
+                    .collect(),
             };
             verify(&admin, &names, fix, output).await
         }),
@@ -207,7 +213,7 @@ async fn verify(
     for (at, name) in (1..).zip(names) {
         let of_all = match names {
             [_] => String::new(),
-            all => format!("account {at} of {}, {name}: ", all.len()),
+            all => format!("{at} of {}, {name}: ", all.len()),
         };
         let mut request = admin.account_verify_request();
         request.get().set_name(name);
@@ -245,8 +251,9 @@ async fn verify(
     if !rows.is_empty() {
         output.table(&COLUMNS, &rows);
     } else if !output.json {
-        let accounts = if names.len() == 1 { "account" } else { "accounts" };
-        output.line(&format!("{} {accounts}: nothing found", names.len()));
+        let named = names.iter().filter(|name| !name.is_empty()).count();
+        let accounts = if named == 1 { "account" } else { "accounts" };
+        output.line(&format!("{named} {accounts}: nothing found"));
     }
     if left > 0 {
         return Err(Failure::Failed(format!("{left} findings are left")));

@@ -185,7 +185,7 @@ pub(crate) enum Account {
     },
     /// Who logged in, from where, with what result
     Logins {
-        /// Account
+        /// Account; "" for log-ins with names that are nobody's and of the administrator
         name: String,
         /// At most so many
         #[arg(long, default_value_t = 50)]
@@ -197,7 +197,7 @@ pub(crate) enum Account {
         /// Account
         #[arg(required_unless_present = "all")]
         name: Option<String>,
-        /// Every account
+        /// Every account, and the database that belongs to none (accountd.db)
         #[arg(long, conflicts_with = "name")]
         all: bool,
         /// Mend counts and orphans

@@ -184,6 +184,15 @@ pub(crate) struct FailedLogins {
     minute: Windowed,
     day: Windowed,
     changed: bool,
+    /// An address came to its limit since these were last written down.
+    reached: bool,
+}
+
+/// Failed log-ins as they are written down.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Failures {
+    pub(crate) minute: Vec<(Network, Count)>,
+    pub(crate) day: Vec<(Network, Count)>,
 }
 
 impl FailedLogins {
@@ -194,6 +203,7 @@ impl FailedLogins {
             minute: Windowed::new(window(60, limits.failed_logins_per_minute)),
             day: Windowed::new(window(86_400, limits.failed_logins_per_day)),
             changed: false,
+            reached: false,
         }
     }
 
@@ -206,27 +216,44 @@ impl FailedLogins {
         self.minute.add((), ip, 1, now);
         self.day.add((), ip, 1, now);
         self.changed = true;
+        self.reached |= !self.may_try(ip, now);
     }
 
     /// Takes back one that was counted before it was known.
     pub(crate) fn refund(&mut self, ip: IpAddr, now: UnixNanos) {
         self.minute.refund((), ip, now);
         self.day.refund((), ip, now);
+        self.changed = true;
     }
 
     pub(crate) fn succeeded(&mut self, ip: IpAddr, now: UnixNanos) {
         // The day's count stays: somebody with one account of his own could else wipe out at will
         // what he tries on others.
         self.minute.credit((), ip, now);
+        self.changed = true;
     }
 
-    /// The day's counts, if they changed since they were last asked for.
-    pub(crate) fn unwritten(&mut self, now: UnixNanos) -> Option<Vec<(Network, Count)>> {
-        std::mem::take(&mut self.changed).then(|| self.day.rows(now))
+    /// Whether they are to be written down soon: who came to his limit must not get around it by
+    /// what ends this process.
+    pub(crate) fn are_urgent(&self) -> bool {
+        self.reached
     }
 
-    pub(crate) fn restore(&mut self, rows: Vec<(Network, Count)>) {
-        self.day.restore(rows);
+    /// The counts, if they changed since they were last asked for.
+    pub(crate) fn unwritten(&mut self, now: UnixNanos) -> Option<Failures> {
+        self.reached = false;
+        let changed = std::mem::take(&mut self.changed);
+        changed.then(|| Failures { minute: self.minute.rows(now), day: self.day.rows(now) })
+    }
+
+    /// What could not be written is still to be.
+    pub(crate) fn not_written(&mut self) {
+        self.changed = true;
+    }
+
+    pub(crate) fn restore(&mut self, rows: Failures) {
+        self.minute.restore(rows.minute);
+        self.day.restore(rows.day);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -366,18 +393,37 @@ mod tests {
     }
 
     #[test]
-    fn the_day_survives_a_restart() {
+    fn both_windows_survive_a_restart() {
         let mut failed = FailedLogins::new(&limits::Gate::default());
         for n in 0..50 {
             failed.failed(ip("192.0.2.1"), at(n * 61));
+        }
+        for _ in 0..10 {
+            failed.failed(ip("203.0.113.1"), at(4000));
         }
         let rows = failed.unwritten(at(4000)).unwrap();
         assert!(failed.unwritten(at(4000)).is_none());
         let mut again = FailedLogins::new(&limits::Gate::default());
         again.restore(rows);
         assert!(!again.may_try(ip("192.0.2.1"), at(4000)));
+        assert!(!again.may_try(ip("203.0.113.1"), at(4001)));
+        assert!(again.may_try(ip("203.0.113.1"), at(4061)));
         again.clear();
         assert!(again.may_try(ip("192.0.2.1"), at(4000)));
+    }
+
+    #[test]
+    fn a_limit_that_was_reached_is_urgent_once() {
+        let mut failed = FailedLogins::new(&limits::Gate::default());
+        for n in 0..10 {
+            assert!(!failed.are_urgent(), "{n}");
+            failed.failed(ip("192.0.2.1"), at(n));
+        }
+        assert!(failed.are_urgent());
+        failed.unwritten(at(10)).unwrap();
+        assert!(!failed.are_urgent());
+        failed.failed(ip("203.0.113.1"), at(10));
+        assert!(!failed.are_urgent());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod pepper;
 pub(crate) mod records;
 pub(crate) mod sasl;
 pub(crate) mod scram;
+mod sound;
 pub(crate) mod ticket;
 pub(crate) mod ticket_keys;
 pub(crate) mod vault;

@@ -1,7 +1,10 @@
 //! What is written of credentials: `auth.db` in each account's folder, and `accountd.db` beside them
 //! for what belongs to no account. Synchronous; [`super::vault`] runs it on its own thread.
 
-use super::limiter::{Count, Network};
+use super::{
+    limiter::{Count, Failures, Network},
+    sound,
+};
 use std::path::{Path, PathBuf};
 use storage::{
     Database, Error, Migration, Open, Schema,
@@ -11,7 +14,10 @@ use types::{AccountId, UnixNanos};
 
 const GLOBAL: Schema = Schema {
     application_id: 0x6d6f_7802,
-    migrations: &[Migration { sql: include_str!("schema_global.sql"), min_reader: 1 }],
+    migrations: &[
+        Migration { sql: include_str!("schema_global.sql"), min_reader: 1 },
+        Migration { sql: include_str!("schema_global_2.sql"), min_reader: 1 },
+    ],
 };
 const ACCOUNT: Schema = Schema {
     application_id: 0x6d6f_7803,
@@ -113,6 +119,14 @@ impl Records {
         self.open.push(entry);
         let last = self.open.len() - 1;
         Ok(&mut self.open[last].1)
+    }
+
+    /// What is wrong with the database of an account, or with `accountd.db`.
+    pub(crate) fn check(&mut self, account: Option<AccountId>) -> Result<Vec<String>, Error> {
+        match account {
+            Some(account) => self.of(account)?.read(|c| sound::check(c, &ACCOUNT, sound::ACCOUNT)),
+            None => self.global.read(|c| sound::check(c, &GLOBAL, sound::GLOBAL)),
+        }
     }
 
     /// The account's sealed password.
@@ -289,29 +303,44 @@ impl Records {
     }
 
     /// Counted failures, as they were written down.
-    pub(crate) fn failures(&mut self) -> Result<Vec<(Network, Count)>, Error> {
+    pub(crate) fn failures(&mut self) -> Result<Failures, Error> {
         self.global.read(|c| {
-            let mut statement = c.prepare("SELECT network, began_ns, count FROM failed")?;
-            let rows = statement.query_map([], |row| {
-                let network = Network::from_bytes(row.get_ref(0)?.as_blob()?);
-                let count = Count { began: UnixNanos(row.get(1)?), count: row.get(2)? };
-                Ok(network.map(|network| (network, count)))
-            })?;
-            rows.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(Error::from)
+            let of = |sql| -> Result<Vec<(Network, Count)>, Error> {
+                let mut statement = c.prepare(sql)?;
+                let rows = statement.query_map([], |row| {
+                    let network = Network::from_bytes(row.get_ref(0)?.as_blob()?);
+                    let count = Count { began: UnixNanos(row.get(1)?), count: row.get(2)? };
+                    Ok(network.map(|network| (network, count)))
+                })?;
+                rows.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(Error::from)
+            };
+            Ok(Failures {
+                minute: of("SELECT network, began_ns, count FROM failed_minute")?,
+                day: of("SELECT network, began_ns, count FROM failed")?,
+            })
         })
     }
 
     /// Writes them down in place of the old ones.
-    pub(crate) fn write_failures(&mut self, rows: &[(Network, Count)]) -> Result<(), Error> {
+    pub(crate) fn write_failures(&mut self, failures: &Failures) -> Result<(), Error> {
         self.global.write(|w| {
-            w.execute("DELETE FROM failed", [])?;
-            let mut insert = w.prepare_cached("INSERT INTO failed VALUES (?1, ?2, ?3)")?;
-            for (network, count) in rows {
-                insert.execute(params![
-                    network.to_bytes().as_slice(),
-                    count.began.0,
-                    count.count
-                ])?;
+            for (delete, insert, rows) in [
+                (
+                    "DELETE FROM failed_minute",
+                    "INSERT INTO failed_minute VALUES (?1, ?2, ?3)",
+                    &failures.minute,
+                ),
+                ("DELETE FROM failed", "INSERT INTO failed VALUES (?1, ?2, ?3)", &failures.day),
+            ] {
+                w.execute(delete, [])?;
+                let mut insert = w.prepare_cached(insert)?;
+                for (network, count) in rows {
+                    insert.execute(params![
+                        network.to_bytes().as_slice(),
+                        count.began.0,
+                        count.count
+                    ])?;
+                }
             }
             Ok(())
         })
@@ -532,15 +561,62 @@ mod tests {
     fn failures_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut records = records(folder.path(), 0);
-        let count = Count { began: UnixNanos(7), count: 3 };
-        let rows: Vec<_> =
-            networks("192.0.2.1".parse().unwrap()).into_iter().map(|n| (n, count)).collect();
-        records.write_failures(&rows).unwrap();
+        let rows = |ip: &str, count| {
+            let count = Count { began: UnixNanos(7), count };
+            networks(ip.parse().unwrap()).into_iter().map(|n| (n, count)).collect()
+        };
+        let failures = Failures { minute: rows("192.0.2.1", 3), day: rows("192.0.2.7", 4) };
+        records.write_failures(&failures).unwrap();
+        records.write_failures(&failures).unwrap();
         drop(records);
         let mut records = Records::open(folder.path(), Open::default()).unwrap();
         let mut read = records.failures().unwrap();
-        read.sort_by_key(|(n, _)| *n);
-        assert_eq!(read, rows);
+        read.minute.sort_by_key(|(n, _)| *n);
+        read.day.sort_by_key(|(n, _)| *n);
+        assert_eq!(read, failures);
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let global = [
+            "PRAGMA application_id = 1",
+            "PRAGMA user_version = 0",
+            "INSERT INTO client_key VALUES (x'00', zeroblob(10), 1, '', '', 0)",
+            "INSERT INTO client_key VALUES (zeroblob(32), x'00', 1, '', '', 0)",
+            "INSERT INTO failed VALUES (x'00', 0, 1)",
+            "INSERT INTO failed_minute VALUES (x'00', 0, 1)",
+            "INSERT INTO verifier VALUES ('decoy', 1, x'')",
+            "INSERT INTO detached VALUES (x'00', 0)",
+            "INSERT INTO login VALUES (x'00', 2, 1, 1, 0, '', '', '', '', '', '')",
+            // An index that is a table.
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM
+             sqlite_schema WHERE name = 'login') WHERE name = 'client_key_account';
+             PRAGMA schema_version = 99",
+        ];
+        let account = [
+            "PRAGMA application_id = 1",
+            "PRAGMA user_version = 0",
+            "UPDATE password SET sealed = x''",
+            "DELETE FROM account",
+            "INSERT INTO login VALUES (x'00', 1, 2, 0, 0, '', '', '', '', '', '')",
+        ];
+        let of = |breaks: &[&'static str], account| {
+            breaks.iter().map(move |sql| (*sql, account)).collect::<Vec<_>>()
+        };
+        for (sql, account) in [of(&global, None), of(&account, Some(id(0)))].concat() {
+            let folder = tempfile::tempdir().unwrap();
+            let mut records = records(folder.path(), 1);
+            records.set_password(id(0), b"sealed", UnixNanos(1)).unwrap();
+            records.note(account, &[attempt(1, "a")]).unwrap();
+            assert_eq!(records.check(account).unwrap(), [""; 0]);
+            let path = match account {
+                Some(account) => folder.path().join(format!("accounts/{account}/auth.db")),
+                None => folder.path().join("accountd.db"),
+            };
+            Connection::open(path).unwrap().execute_batch(sql).unwrap();
+            // Or it cannot be read at all.
+            assert!(records.check(account).ok().is_none_or(|found| !found.is_empty()), "{sql}");
+        }
     }
 
     #[test]

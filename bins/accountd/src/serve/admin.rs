@@ -4,7 +4,7 @@
 use super::{watched, wire};
 use crate::{
     administer::{ProblemKind, Trouble},
-    auth::admin::AdminProof,
+    auth::{admin::AdminProof, vault::VaultError},
     service::Service,
     store::{Check, Finding, StoreError},
 };
@@ -242,6 +242,13 @@ impl account_admin::Server for AdminServer {
         let params = params.get()?;
         let name = params.get_name()?.to_str()?;
         let (fix, sink) = (params.get_fix(), params.get_progress()?);
+        if name.is_empty() {
+            // What belongs to no account.
+            let found = self.service.authority.vault.run(|records| records.check(None)).await;
+            let place = "accountd/accountd.db";
+            set_findings(results.get(), (name, place), &of_credentials("accountd.db", found));
+            return Ok(());
+        }
         let id = match self.service.id_of(name) {
             Ok(id) => id,
             Err(trouble) => {
@@ -275,17 +282,12 @@ impl account_admin::Server for AdminServer {
         };
         let mut to = results.get();
         match findings {
-            Ok(findings) => {
+            Ok(mut findings) => {
+                let vault = &self.service.authority.vault;
+                let found = vault.run(move |records| records.check(Some(id))).await;
+                findings.extend(of_credentials("auth.db", found));
                 self.tell_findings(id, &findings);
-                let mut list = to.init_findings(wire::count(findings.len()));
-                for (at, finding) in (0..).zip(&findings) {
-                    let mut one = list.reborrow().get(at);
-                    one.set_account(name);
-                    one.set_class(class(finding.check));
-                    one.set_text(finding.what.as_str());
-                    one.set_fixed(finding.fixed);
-                    one.set_command(command(finding, name, id).as_str());
-                }
+                set_findings(to, (name, &format!("accountd/accounts/{id}")), &findings);
             }
             Err(error) => {
                 set_problem(to.reborrow().init_problem(), Err(Trouble::from(error)));
@@ -547,8 +549,38 @@ impl account_admin::Server for AdminServer {
     }
 }
 
+/// What is wrong with a database of credentials, as findings.
+fn of_credentials(database: &str, found: Result<Vec<String>, VaultError>) -> Vec<Finding> {
+    // One that cannot be looked at is not sound.
+    let found = found.unwrap_or_else(|error| vec![error.to_string()]);
+    let finding = |what: String| Finding {
+        check: Check::Credentials,
+        what: format!("{database}: {what}"),
+        fixed: false,
+        fixable: false,
+    };
+    found.into_iter().map(finding).collect()
+}
+
+/// Tells findings of what has this name and lies at this place.
+fn set_findings(
+    to: account_admin::account_verify_results::Builder<'_>,
+    (name, place): (&str, &str),
+    findings: &[Finding],
+) {
+    let mut list = to.init_findings(wire::count(findings.len()));
+    for (at, finding) in (0..).zip(findings) {
+        let mut one = list.reborrow().get(at);
+        one.set_account(name);
+        one.set_class(class(finding.check));
+        one.set_text(finding.what.as_str());
+        one.set_fixed(finding.fixed);
+        one.set_command(command(finding, name, place).as_str());
+    }
+}
+
 /// What helps with a finding.
-fn command(finding: &Finding, name: &str, id: AccountId) -> String {
+fn command(finding: &Finding, name: &str, place: &str) -> String {
     if finding.fixed {
         String::new()
     } else if finding.fixable {
@@ -557,7 +589,7 @@ fn command(finding: &Finding, name: &str, id: AccountId) -> String {
         "rename the mailbox in a mail program".to_owned()
     } else {
         // Nobody can guess what was there.
-        format!("moxctl stop, then bring back accountd/accounts/{id} from the backup")
+        format!("moxctl stop, then bring back {place} from the backup")
     }
 }
 
@@ -575,5 +607,6 @@ fn class(check: Check) -> &'static str {
         Check::Threads => "threads",
         Check::Annotations => "annotations",
         Check::Junk => "junk",
+        Check::Credentials => "credentials",
     }
 }

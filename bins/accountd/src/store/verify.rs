@@ -7,14 +7,14 @@
 //! else is reported and left for a person.
 
 mod found;
+mod junk;
 
 pub use found::{Check, Finding};
 
 use super::{
     StoreError, codec,
-    deliver::bits,
     index::{Index, load_meta},
-    mailbox, read, reputation,
+    mailbox, read,
     segments::{self, FRAME, Position, SegmentFiles},
     shared::Shared,
     text,
@@ -37,8 +37,8 @@ const CONTENT_STEP: i64 = 200;
 const CONTENT_BYTES: u64 = 16 << 20;
 /// What a keyword is called whose name is lost, with its number behind it.
 const UNNAMED: &str = "$lost";
-/// Trained messages whose words are counted anew; beyond, that check is left out.
-const MAX_RETRAINED: i64 = 50_000;
+/// Words that are counted anew in one step, of the order of 20 MiB.
+const JUNK_WORDS: usize = 200_000;
 
 /// How far a verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Progress {
 }
 
 /// The steps, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Structure,
     Sequences,
@@ -60,7 +60,8 @@ enum Step {
     Segments,
     Threads,
     Annotations,
-    Junk,
+    /// From this word on; the text before all words first.
+    Junk(String),
     /// From this content on.
     Content(i64),
 }
@@ -74,7 +75,7 @@ const STEPS: [Step; 10] = [
     Step::Segments,
     Step::Threads,
     Step::Annotations,
-    Step::Junk,
+    Step::Junk(String::new()),
     Step::Content(0),
 ];
 
@@ -90,9 +91,9 @@ pub(crate) async fn run(
         let mut next = Some(step);
         while let Some(step) = next {
             let (part, after, left) = if step.only_reads(fix) {
-                pool.read(shared, move |v| look(v.connection, v.files, step)).await?
+                pool.read(shared, move |v| look(v.connection, v.files, &step)).await?
             } else {
-                pool.write(shared, move |i| take(i, step, fix)).await?
+                pool.write(shared, move |i| take(i, &step, fix)).await?
             };
             found.join(part);
             done += 1;
@@ -103,6 +104,21 @@ pub(crate) async fn run(
     Ok(found.finish(fix))
 }
 
+/// What the junk filter learned, with so few words a step.
+#[cfg(test)]
+pub(crate) fn junk_by(
+    index: &mut Index,
+    words: usize,
+    fix: bool,
+) -> Result<(Vec<Finding>, u32), StoreError> {
+    let (mut found, mut next, mut steps) = (Found::default(), Some(String::new()), 0);
+    while let Some(from) = next {
+        next = junk::check(index, &from, words, fix, &mut found)?;
+        steps += 1;
+    }
+    Ok((found.finish(fix), steps))
+}
+
 /// All steps at once, without threads.
 #[cfg(test)]
 pub(crate) fn all(index: &mut Index, fix: bool) -> Result<Vec<Finding>, StoreError> {
@@ -110,7 +126,7 @@ pub(crate) fn all(index: &mut Index, fix: bool) -> Result<Vec<Finding>, StoreErr
     for step in STEPS {
         let mut next = Some(step);
         while let Some(step) = next {
-            let (part, after, _) = take(index, step, fix)?;
+            let (part, after, _) = take(index, &step, fix)?;
             found.join(part);
             next = after;
         }
@@ -120,7 +136,7 @@ pub(crate) fn all(index: &mut Index, fix: bool) -> Result<Vec<Finding>, StoreErr
 
 impl Step {
     /// Whether a reader can take it, so that deliveries need not wait.
-    fn only_reads(self, fix: bool) -> bool {
+    fn only_reads(&self, fix: bool) -> bool {
         match self {
             Self::Structure
             | Self::Sequences
@@ -129,7 +145,7 @@ impl Step {
             | Self::Content(_) => true,
             Self::Threads => !fix,
             // These mend what they find, or compare rows with files that a writer changes.
-            Self::Counters | Self::Refcounts | Self::Segments | Self::Junk => false,
+            Self::Counters | Self::Refcounts | Self::Segments | Self::Junk(_) => false,
         }
     }
 }
@@ -138,7 +154,7 @@ impl Step {
 type Taken = (Found, Option<Step>, u64);
 
 /// Takes a step that only reads.
-fn look(c: &Connection, files: &SegmentFiles, step: Step) -> Result<Taken, StoreError> {
+fn look(c: &Connection, files: &SegmentFiles, step: &Step) -> Result<Taken, StoreError> {
     let mut found = Found::default();
     match step {
         Step::Structure => structure(c, &mut found)?,
@@ -147,23 +163,26 @@ fn look(c: &Connection, files: &SegmentFiles, step: Step) -> Result<Taken, Store
         Step::Threads => threads(c, &mut found)?,
         Step::Annotations => annotations(c, &mut found)?,
         Step::Content(from) => {
-            let (next, left) = contents(c, files, from, &mut found)?;
+            let (next, left) = contents(c, files, *from, &mut found)?;
             return Ok((found, next.map(Step::Content), left));
         }
-        Step::Counters | Step::Refcounts | Step::Segments | Step::Junk => {}
+        Step::Counters | Step::Refcounts | Step::Segments | Step::Junk(_) => {}
     }
     Ok((found, None, 0))
 }
 
 /// Takes any step.
-fn take(index: &mut Index, step: Step, fix: bool) -> Result<Taken, StoreError> {
+fn take(index: &mut Index, step: &Step, fix: bool) -> Result<Taken, StoreError> {
     let mut found = Found::default();
     match step {
         Step::Counters => counters(index, fix, &mut found)?,
         Step::Refcounts => refcounts(index, fix, &mut found)?,
         Step::Segments => segment_files(index, fix, &mut found)?,
         Step::Threads if fix => mend_threads(index, &mut found)?,
-        Step::Junk => junk(index, fix, &mut found)?,
+        Step::Junk(from) => {
+            let next = junk::check(index, from, JUNK_WORDS, fix, &mut found)?;
+            return Ok((found, next.map(Step::Junk), 0));
+        }
         Step::Structure
         | Step::Sequences
         | Step::Names
@@ -588,68 +607,6 @@ fn annotations(c: &Connection, found: &mut Found) -> Result<(), StoreError> {
     ] {
         list(c, found, Check::Annotations, sql, [])?;
     }
-    Ok(())
-}
-
-/// Learns everything again and compares.
-fn junk(index: &mut Index, fix: bool, found: &mut Found) -> Result<(), StoreError> {
-    type Counts = BTreeMap<String, (i64, i64)>;
-    type Learned = (Counts, (i64, i64));
-    let mask = bits::TRAINED_JUNK | bits::TRAINED_HAM;
-    let work = |c: &Connection, files: &SegmentFiles| -> Result<Option<Learned>, StoreError> {
-        let count = "SELECT count(*) FROM msg WHERE expunged = 0 AND bits & ?1 <> 0";
-        if c.query_row(count, [mask], |r| r.get::<_, i64>(0))? > MAX_RETRAINED {
-            return Ok(None);
-        }
-        let mut query =
-            c.prepare("SELECT content_id, bits FROM msg WHERE expunged = 0 AND bits & ?1 <> 0")?;
-        let rows =
-            query.query_map([mask], |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, u32>(1)?)))?;
-        let (mut words, mut all) = (Counts::new(), (0, 0));
-        for row in rows {
-            let (content, row_bits) = row?;
-            let Some(list) = reputation::content_words(c, files, content.map(ContentId))? else {
-                continue;
-            };
-            let junk = i64::from(row_bits & bits::TRAINED_JUNK != 0);
-            all = (all.0 + 1 - junk, all.1 + junk);
-            for word in list {
-                let n = words.entry(word).or_default();
-                *n = (n.0 + 1 - junk, n.1 + junk);
-            }
-        }
-        Ok(Some((words, all)))
-    };
-    let kept = |c: &Connection| -> Result<Learned, StoreError> {
-        let mut query =
-            c.prepare("SELECT word, ham, spam FROM junk_word WHERE ham > 0 OR spam > 0")?;
-        let rows = query.query_map([], |r| Ok((r.get(0)?, (r.get(1)?, r.get(2)?))))?;
-        let words = rows.collect::<Result<_, _>>()?;
-        let all =
-            c.query_row("SELECT ham, spam FROM junk_meta", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        Ok((words, all))
-    };
-    let files = &index.files;
-    let differs = index.database.read(|c| match work(c, files)? {
-        Some(right) => Ok::<_, StoreError>(kept(c)? != right),
-        None => Ok(false),
-    })?;
-    if !differs {
-        return Ok(());
-    }
-    if fix {
-        index.transact(|tx| {
-            let Some((words, all)) = work(tx.c, tx.files)? else { return Ok(()) };
-            tx.c.execute("DELETE FROM junk_word", [])?;
-            let mut insert = tx.c.prepare("INSERT INTO junk_word VALUES (?1, ?2, ?3)")?;
-            for (word, (ham, spam)) in words {
-                insert.execute(params![word, ham, spam])?;
-            }
-            tx.c.execute("UPDATE junk_meta SET ham = ?1, spam = ?2", [all.0, all.1])?;
-            Ok(())
-        })?;
-    }
-    found.add(Check::Junk, "what was learned is not what the flags say".into(), fix);
     Ok(())
 }
 

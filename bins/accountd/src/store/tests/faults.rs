@@ -194,6 +194,9 @@ fn verify_finds_each_broken_row() {
         ("UPDATE content SET frames = zeroblob(12) WHERE id = 4", Check::Content, false),
         ("UPDATE content SET off = off + 1 WHERE id = 3", Check::Content, false),
         ("INSERT INTO staged VALUES (1, x'00')", Check::Content, false),
+        ("UPDATE content_text SET data = zeroblob(length(data))", Check::Content, false),
+        ("UPDATE content_text SET data = x''", Check::Content, false),
+        ("UPDATE content_text SET size = size + 1", Check::Content, false),
         ("UPDATE msg SET content_id = 77 WHERE id = 1", Check::Content, false),
         ("UPDATE msg SET size = size + 1 WHERE id = 1", Check::Content, false),
         ("DELETE FROM content WHERE id = 1", Check::References, false),
@@ -244,6 +247,46 @@ fn verify_finds_each_broken_row() {
         if *is_mended {
             assert_eq!(verify::all(&mut index, false).unwrap(), [], "{sql}");
         }
+    }
+}
+
+#[test]
+fn what_was_learned_is_compared_whole_however_few_words_a_step_counts() {
+    let world = World::new(44);
+    let mut index = furnished(&world);
+    for (id, flags, text) in [
+        ("e@x", Flags::JUNK, "cheap pills, cheaper watches"),
+        ("f@x", Flags::NOT_JUNK, "the cheap watches of Zürich"),
+    ] {
+        let mut new = NewMessage { flags, ..parsed(id, "w", &[], now(&world)) };
+        new.facts.as_mut().unwrap().body_text = vec![text.to_owned()];
+        index.deliver(&[new]).pop().unwrap().unwrap();
+    }
+    let (_, whole) = verify::junk_by(&mut index, usize::MAX, false).unwrap();
+    assert_eq!(whole, 1);
+    let count = "SELECT count(*) FROM junk_word WHERE ham > 0 OR spam > 0";
+    let words =
+        reading(&mut index, |v| Ok(v.connection.query_row(count, [], |r| r.get::<_, u32>(0))?))
+            .unwrap();
+    assert!(words > 3, "{words}");
+    let (found, steps) = verify::junk_by(&mut index, 2, false).unwrap();
+    assert_eq!((found, steps), (Vec::new(), words.div_ceil(2)));
+    // Each word, the last and one that nobody learned among them, is in one of the steps.
+    for n in 0..=words {
+        let wrong = if n == words {
+            "INSERT INTO junk_word VALUES ('\u{10ffff}', 1, 0)".to_owned()
+        } else {
+            format!(
+                "UPDATE junk_word SET spam = spam + 1 WHERE word =
+                 (SELECT word FROM junk_word ORDER BY word LIMIT 1 OFFSET {n})"
+            )
+        };
+        index.database.write(|w| w.execute(&wrong, []).map_err(StoreError::from)).unwrap();
+        let found = |index: &mut Index, fix| verify::junk_by(index, 2, fix).unwrap().0;
+        assert_eq!(found(&mut index, false).len(), 1, "{wrong}");
+        assert!(found(&mut index, true).iter().all(|f| f.fixed), "{wrong}");
+        assert_eq!(found(&mut index, false), [], "{wrong}");
+        assert_eq!(verify::all(&mut index, false).unwrap(), [], "{wrong}");
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Check {
     Annotations,
     /// What the junk filter learned.
     Junk,
+    /// The databases of credentials, which are not the store's.
+    Credentials,
 }
 
 /// Something that is not as it should be.
@@ -58,7 +60,8 @@ impl Check {
             | Self::Names
             | Self::Content
             | Self::Segments
-            | Self::Annotations => false,
+            | Self::Annotations
+            | Self::Credentials => false,
         }
     }
 }
