@@ -72,10 +72,12 @@ pub struct HostedDomain {
 }
 
 /// Who may send to an alias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Posting {
     /// Its members, by the author of the message.
     Members,
+    /// These canonical local addresses, by the author of the message, members or not.
+    Listed(Vec<Address>),
     /// Anyone.
     Public,
 }

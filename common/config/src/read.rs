@@ -162,6 +162,11 @@ impl<'a> Section<'a> {
         self.parsed(key)
     }
 
+    /// Whether a list stands there, where other things may.
+    pub(crate) fn is_list(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().is_array())
+    }
+
     /// A list of texts that `T` understands; each wrong one is a fault of its own.
     pub(crate) fn list<T: FromStr<Err: Display>>(&self, key: &'static str) -> Option<Vec<T>> {
         self.items(key, parse_text)

@@ -84,17 +84,21 @@ fn resolve(snapshot: &Snapshot, to: &str, from: From<'_>) -> Recipient {
             None => Recipient::Refused(Refusal::ours()),
         },
         Resolved::Alias { alias, .. } => {
-            let is_member = |author: &Address| alias.members.contains(&directory.canonical(author));
-            let may_post = match (alias.posting, from) {
-                (Posting::Public, _) | (Posting::Members, From::Local) => true,
-                // A member who is not logged in cannot be told from somebody who claims to be him.
-                (Posting::Members, From::Stranger) => false,
-                (Posting::Members, From::Authors(authors) | From::Queue(authors)) => {
-                    !authors.is_empty() && authors.iter().all(is_member)
+            let (may, text) = match &alias.posting {
+                Posting::Public => return members(snapshot, alias, from),
+                Posting::Members => (&alias.members, "Only members may send to this address"),
+                Posting::Listed(listed) => (listed, "Only some may send to this address"),
+            };
+            let is_one = |author: &Address| may.contains(&directory.canonical(author));
+            let may_post = match from {
+                From::Local => true,
+                // Who is not logged in cannot be told from somebody who claims to be him.
+                From::Stranger => false,
+                From::Authors(authors) | From::Queue(authors) => {
+                    !authors.is_empty() && authors.iter().all(is_one)
                 }
             };
             if !may_post {
-                let text = "Only members may send to this address";
                 return Recipient::Refused(Refusal::new(550, "5.7.2", text));
             }
             members(snapshot, alias, from)
@@ -182,6 +186,9 @@ members = ["ann@example.org", "bob@example.org"]
 [domain."example.org".alias.all]
 members = ["ann@example.org"]
 post = "public"
+[domain."example.org".alias.news]
+members = ["ann@example.org"]
+post = ["bob@example.org"]
 [account.ann]
 id = "aaaaaaaaaaaaaaab"
 [account.ann.address."ann@example.org"]
@@ -220,6 +227,15 @@ mailbox = "Work"
         assert_eq!(of("team@example.org", From::Authors(&[ann.clone(), other.clone()])), ["550"]);
         assert_eq!(of("team@example.org", From::Authors(&[])), ["550"]);
         assert_eq!(of("all@example.org", From::Stranger), ["ann/Inbox"]);
+        // Who is listed and no member; a member who is not listed.
+        let bob: Address = "Bob@example.org".parse().unwrap();
+        assert_eq!(
+            of("news@example.org", From::Authors(std::slice::from_ref(&bob))),
+            ["ann/Inbox"]
+        );
+        assert_eq!(of("news@example.org", From::Queue(&[bob])), ["ann/Inbox"]);
+        assert_eq!(of("news@example.org", From::Authors(std::slice::from_ref(&ann))), ["550"]);
+        assert_eq!(of("news@example.org", From::Stranger), ["550"]);
         assert!(of("all@example.org", From::Authors(&[ann])).is_empty());
         assert_eq!(of("all@example.org", From::Authors(&[other])), ["ann/Inbox"]);
     }

@@ -241,32 +241,53 @@ fn add_address(
     }
 }
 
+/// The canonical forms of addresses, each of which is an account's and there once.
+fn of_accounts(
+    section: &Section<'_>,
+    key: &'static str,
+    addresses: &[Address],
+    directory: &Directory,
+) -> Vec<Address> {
+    if addresses.len() > MAX_ALIAS_MEMBERS {
+        section.fault_at(key, format!("more than {MAX_ALIAS_MEMBERS}"));
+    }
+    let mut all: Vec<Address> = Vec::new();
+    for address in addresses {
+        let canonical = directory.canonical(address);
+        if !directory.addresses.contains_key(&canonical) {
+            section.fault_at(key, format!("{address} is no address of an account here"));
+        } else if all.contains(&canonical) {
+            section.fault_at(key, format!("{address} is there twice"));
+        } else {
+            all.push(canonical);
+        }
+    }
+    all
+}
+
+/// Who may send to an alias. Addresses of others than accounts here cannot be listed: that they wrote
+/// a message is nothing we know.
+fn read_posting(section: &Section<'_>, directory: &Directory) -> Posting {
+    if !section.is_list("post") {
+        let is_public = section.choice("post", &[("members", false), ("public", true)], false);
+        return if is_public { Posting::Public } else { Posting::Members };
+    }
+    let listed: Vec<Address> = section.list("post").unwrap_or_default();
+    if listed.is_empty() {
+        section.fault_at("post", "nobody could send to it");
+    }
+    Posting::Listed(of_accounts(section, "post", &listed, directory))
+}
+
 fn read_alias(domain_name: &Domain, text: &str, section: &Section<'_>, directory: &mut Directory) {
     let members: Vec<Address> = section.list("members").unwrap_or_default();
-    let posting = section.choice(
-        "post",
-        &[("members", Posting::Members), ("public", Posting::Public)],
-        Posting::Members,
-    );
+    let posting = read_posting(section, directory);
     let members_visible = section.flag("members_visible", false);
     let allow_from = section.flag("allow_from", false);
     if members.is_empty() {
         section.fault("an alias needs at least one member");
     }
-    if members.len() > MAX_ALIAS_MEMBERS {
-        section.fault_at("members", format!("more than {MAX_ALIAS_MEMBERS}"));
-    }
-    let mut canonical_members: Vec<Address> = Vec::new();
-    for member in &members {
-        let canonical = directory.canonical(member);
-        if !directory.addresses.contains_key(&canonical) {
-            section.fault_at("members", format!("{member} is no address of an account here"));
-        } else if canonical_members.contains(&canonical) {
-            section.fault_at("members", format!("{member} is there twice"));
-        } else {
-            canonical_members.push(canonical);
-        }
-    }
+    let canonical_members = of_accounts(section, "members", &members, directory);
     let Some(domain) = directory.domains.get(domain_name) else { return };
     let canonical = domain.canonical_localpart(text);
     let address = Localpart::from_unquoted(text)
@@ -346,6 +367,44 @@ mailbox = "Lists//Rust"
             "domains.toml:18:11: account.bob.address.y@example.org.mailbox: not a mailbox name",
         ] {
             assert!(faults.contains(expected), "{expected} in\n{faults}");
+        }
+    }
+
+    #[test]
+    fn who_may_send_to_an_alias() {
+        let text = |post: &str| {
+            format!(
+                "[domain.\"example.org\"]\n[domain.\"example.org\".alias.team]\n\
+                 members = [\"ann@example.org\"]\n{post}\n\
+                 [account.ann.address.\"ann@example.org\"]\n\
+                 [account.bob.address.\"bob@example.org\"]\n"
+            )
+        };
+        for (post, expected) in [
+            ("", Posting::Members),
+            ("post = \"members\"", Posting::Members),
+            ("post = \"public\"", Posting::Public),
+            (
+                "post = [\"Bob@example.org\"]",
+                Posting::Listed(vec!["bob@example.org".parse().unwrap()]),
+            ),
+        ] {
+            let read = Directory::parse("d", &text(post), &Host::default()).unwrap();
+            let domain = &read.domains[&"example.org".parse().unwrap()];
+            assert_eq!(domain.aliases["team"].posting, expected, "{post}");
+        }
+        for (post, expected) in [
+            ("post = []", "nobody could send to it"),
+            ("post = [\"x@elsewhere.example\"]", "x@elsewhere.example is no address"),
+            ("post = [\"nobody@example.org\"]", "nobody@example.org is no address"),
+            ("post = [\"bob@example.org\", \"BOB@example.org\"]", "is there twice"),
+            ("post = [\"not an address\"]", "post: "),
+            ("post = \"everybody\"", "post: "),
+            ("post = 1", "post: "),
+        ] {
+            let told = faults(&text(post));
+            assert!(told[0].starts_with("domains.toml:4:"), "{told:?}");
+            assert!(told[0].contains(expected), "{told:?}");
         }
     }
 
