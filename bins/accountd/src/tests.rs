@@ -42,6 +42,7 @@ mod development;
 mod gone;
 mod limits;
 mod names;
+mod narrowed;
 mod repeats;
 mod suspended;
 

@@ -21,7 +21,7 @@ const MAX_NAME: usize = 2_048;
 #[derive(Debug, Clone)]
 pub(super) struct Rights {
     pub(super) writable: bool,
-    /// None: all mailboxes.
+    /// None: all mailboxes. By its canonical name.
     pub(super) mailbox: Option<String>,
     pub(super) append_only: bool,
 }
@@ -30,11 +30,16 @@ impl Rights {
     const ALL: Self = Self { writable: true, mailbox: None, append_only: false };
 
     pub(super) fn reaches(&self, name: &str) -> bool {
-        self.mailbox.as_deref().is_none_or(|only| only == name)
+        self.mailbox.as_ref().is_none_or(|only| store::canonical(name).ok().as_ref() == Some(only))
     }
 
     fn may_read(&self) -> bool {
         !self.append_only
+    }
+
+    /// Whether it shows that there is a mailbox of this name.
+    fn shows(&self, name: &str) -> bool {
+        self.may_read() && self.reaches(name)
     }
 
     /// Whether mailboxes may be made, renamed and deleted.
@@ -152,10 +157,7 @@ impl account::Server for AccountServer {
             modseq = changes.modseq;
             changes.mailboxes
         };
-        let list: Vec<_> = all
-            .into_iter()
-            .filter(|info| self.rights.may_read() && self.rights.reaches(&info.name))
-            .collect();
+        let list: Vec<_> = all.into_iter().filter(|info| self.rights.shows(&info.name)).collect();
         let subscriptions = self.account.subscriptions().await.map_err(|e| Self::later(&e))?;
         let mut to = results.get();
         to.set_modseq(modseq);
@@ -164,7 +166,8 @@ impl account::Server for AccountServer {
             // Keyword names come with open(): listing is about counters.
             wire::set_mailbox(infos.reborrow().get(at), info, &Vec::new())?;
         }
-        let names: Vec<&str> = subscriptions.iter().map(String::as_str).collect();
+        let names = subscriptions.iter().map(String::as_str);
+        let names: Vec<&str> = names.filter(|name| self.rights.shows(name)).collect();
         to.set_subscriptions(names.as_slice())?;
         Ok(())
     }
@@ -383,11 +386,13 @@ impl account::Server for AccountServer {
         self.check()?;
         let scope = params.get()?.get_scope()?;
         let wanted = name(scope.get_mailbox()?)?;
-        let mailbox = match (&self.rights.mailbox, wanted) {
-            (None, "") => None,
-            (None, wanted) => Some(wanted.to_owned()),
-            (Some(mine), wanted) if wanted.is_empty() || wanted == mine => Some(mine.clone()),
-            (Some(_), _) => return Err(wire::broken("narrow() asks for more than there is")),
+        let mailbox = if wanted.is_empty() {
+            self.rights.mailbox.clone()
+        } else if self.rights.reaches(wanted) {
+            let name = store::canonical(wanted);
+            Some(name.map_err(|_| wire::broken("narrow() to what is no mailbox's name"))?)
+        } else {
+            return Err(wire::broken("narrow() asks for more than there is"));
         };
         let rights = Rights {
             writable: self.rights.writable && scope.get_writable(),

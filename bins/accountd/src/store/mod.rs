@@ -42,6 +42,7 @@ pub use error::StoreError;
 pub use front::Store;
 pub use handle::Account;
 pub use index::{Alarm, Ports, Random, Tuning};
+pub(crate) use mailbox::canonical;
 pub use message::{
     Content, Facts, MAX_MESSAGE, MAX_RECIPIENTS, MAX_REFERENCES, MAX_REPUTATION_KEYS, NewMessage,
     Once, Origin, Recipient, ReputationKey, ReputationKind, Target,
