@@ -215,3 +215,44 @@ fn hostile_messages_pass_the_edge_within_its_bounds() {
         }
     });
 }
+
+/// What this process has written to and nobody could drop, in KiB.
+fn kibibytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// The longest message there is, in text and as an attachment: it passes, and is nowhere whole.
+#[test]
+fn a_message_of_100_mib_passes_in_bounded_memory() {
+    const SIZE: usize = 100 << 20;
+    const GROWTH: u64 = 48 << 10;
+    within(async {
+        let tree = tree(Bounds::default()).await;
+        let head = "From: ann@a.test\r\nSubject: long\r\nContent-Type: multipart/mixed; boundary=b\
+             \r\n\r\n--b\r\n\r\ntext\r\n--b\r\nContent-Type: application/zip\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\n";
+        let line = [&[b'Q'; 76][..], b"\r\n"].concat();
+        let chunk = line.repeat(job::MAX_CHUNK as usize / line.len());
+        let before = kibibytes();
+        let job = begin(&tree.line).await.unwrap();
+        let mut sent = 0;
+        let mut first = Some(head.as_bytes());
+        while sent < SIZE {
+            let piece = first.take().unwrap_or(&chunk);
+            let piece = &piece[..piece.len().min(SIZE - sent)];
+            let mut request = job.write_request();
+            request.get().set_chunk(piece);
+            request.send().await.unwrap();
+            sent += piece.len();
+        }
+        let answer = job.finish_request().send().promise.await.unwrap();
+        let facts = answer.get().unwrap().get_facts().unwrap();
+        let structure = Structure::decode(&blob(&facts, Blob::Structure).await).unwrap();
+        assert_eq!(structure.parts.len(), 3);
+        assert_eq!(structure.parts.last().unwrap().span.body.end, SIZE as u64);
+        let growth = kibibytes().saturating_sub(before);
+        assert!(growth < GROWTH, "{growth} KiB for {SIZE} octets");
+    });
+}
