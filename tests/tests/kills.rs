@@ -14,7 +14,10 @@ use mox_tests::{
     load::{Load, Way, each_is_there_once, total},
     tree::{Options, Tree, kill},
 };
+use rustix::process::Signal;
 use std::{
+    collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,8 +29,8 @@ use std::{
 /// The pause between two kills.
 const EVERY: Duration = Duration::from_millis(300);
 
-/// Roles that are killed: all.
-const VICTIMS: [Role; 12] = Role::ALL;
+/// Kills that the short form has at least.
+const LEAST: u32 = 5;
 
 /// MiB of the disk that is filled up.
 const DISK: u32 = 192;
@@ -48,31 +51,38 @@ fn nightly() -> bool {
     std::env::var_os("MOX_NIGHTLY").is_some()
 }
 
-/// Kills a random process every now and then until told to stop; how many.
-fn killer(control: std::path::PathBuf, stop: Arc<AtomicBool>) -> thread::JoinHandle<u32> {
+/// How often each process was killed, by role and instance.
+type Kills = BTreeMap<String, u32>;
+
+/// Kills a random process every now and then until told to stop; any that lives, but for moxd.
+fn killer(control: PathBuf, stop: Arc<AtomicBool>) -> thread::JoinHandle<Kills> {
     thread::spawn(move || {
-        let (mut killed, mut random) = (0, 0x2545_f491_4f6c_dd1d_u64);
+        let (mut kills, mut random) = (Kills::new(), 0x2545_f491_4f6c_dd1d_u64);
         while !stop.load(Ordering::Relaxed) {
             thread::sleep(EVERY);
+            let order = daemon::orders::Order::Processes;
+            let lines = daemon::orders::give(&control.join("moxd"), order).unwrap_or_default();
+            let living: Vec<(String, u32)> = lines
+                .iter()
+                .filter_map(|line| {
+                    let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                    let pid = row["pid"].as_u64()?;
+                    let name = format!("{}.{}", row["role"].as_str()?, row["instance"]);
+                    Some((name, u32::try_from(pid).unwrap()))
+                })
+                .collect();
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            let role = VICTIMS[usize::try_from(random % VICTIMS.len() as u64).unwrap()];
-            let order = daemon::orders::Order::Processes;
-            let lines = daemon::orders::give(&control.join("moxd"), order).unwrap_or_default();
-            for line in lines {
-                let row: serde_json::Value = serde_json::from_str(&line).unwrap();
-                let pid = row.get("pid").and_then(serde_json::Value::as_u64);
-                if row.get("role").and_then(|r| r.as_str()) == Some(role.name())
-                    && let Some(pid) = pid
-                    && kill(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL).is_ok()
-                {
-                    killed += 1;
-                    break;
-                }
+            let at = random.checked_rem(living.len() as u64).unwrap_or_default();
+            // It may have died for itself.
+            if let Some((name, pid)) = living.get(usize::try_from(at).unwrap())
+                && kill(*pid, Signal::KILL).is_ok()
+            {
+                *kills.entry(name.clone()).or_default() += 1;
             }
         }
-        killed
+        kills
     })
 }
 
@@ -84,9 +94,16 @@ fn each_message_is_there_once_though_processes_are_killed() {
     let killing = killer(tree.control(), Arc::clone(&stop));
     let sent = Load::start(&tree, &size.ways, size.messages_each).finish();
     stop.store(true, Ordering::Relaxed);
-    let killed = killing.join().unwrap();
-    assert!(killed > 0, "nobody was killed");
-    eprintln!("{} messages, {killed} kills", total(&sent));
+    let kills = killing.join().unwrap();
+    eprintln!("{} messages, kills: {kills:?}", total(&sent));
+    let instances = tree.processes().into_iter().map(|p| format!("{}.{}", p.role, p.instance));
+    let spared: Vec<String> = instances.filter(|name| !kills.contains_key(name)).collect();
+    if nightly() {
+        assert!(spared.is_empty(), "never killed: {spared:?}");
+    } else {
+        assert!(kills.values().sum::<u32>() >= LEAST, "{kills:?}");
+        assert!(kills.len() > 1, "{kills:?}");
+    }
     each_is_there_once(&tree, &sent);
 }
 
@@ -128,7 +145,7 @@ fn each_message_is_there_once_though_the_disk_is_full_in_between() {
         for role in [Role::Accountd, Role::SmtpdMx, Role::QueueRunner] {
             if let Some(pid) = tree.pid(role, 0) {
                 // It may have died for itself.
-                let _ = kill(pid, rustix::process::Signal::KILL);
+                let _ = kill(pid, Signal::KILL);
             }
         }
         thread::sleep(EVERY);
