@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Accounts of each server.
-pub(crate) const USERS: u64 = 15;
+pub(crate) const USERS: u64 = 34;
 
 /// How long a server may take to start or end.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -17,6 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Accounts of a folder that was made before their number was written down.
+const FIRST_USERS: u64 = 15;
+
 /// The first uid of its roles: not one that an installation or a test has.
 const UID_BASE: u32 = 470_000;
 
@@ -104,14 +107,17 @@ impl Ours {
 
     fn make_accounts(&self) -> anyhow::Result<()> {
         let made = self.folder.join("accounts-made");
-        if made.exists() {
-            return Ok(());
+        if !made.exists() {
+            self.moxctl(&["domain", "add", DOMAIN], "")?;
+            fs::write(&made, "0")?;
         }
-        self.moxctl(&["domain", "add", DOMAIN], "")?;
-        for n in 0..USERS {
+        // A folder of an earlier time may have fewer of them.
+        let there = fs::read_to_string(&made)?.parse().unwrap_or(FIRST_USERS);
+        for n in there..USERS {
             self.moxctl(&["account", "add", &format!("u{n}"), &user(n)], PASSWORD)?;
+            fs::write(&made, (n + 1).to_string())?;
         }
-        Ok(fs::write(made, "")?)
+        Ok(())
     }
 
     fn moxctl(&self, args: &[&str], line: &str) -> anyhow::Result<()> {
