@@ -267,6 +267,8 @@ impl Tls {
         }
         let (cert, key) = (at.parsed("cert_file"), at.parsed("key_file"));
         let self_signed = at.flag("self_signed", false);
+        let only_1_3 = at.choice("min_version", &[("1.2", false), ("1.3", true)], false);
+        let client_auth = at.flag("client_auth", true);
         let certificate = match (cert, key, self_signed) {
             (Some(cert), Some(key), false) => Certificate::Files { cert, key },
             (None, None, true) => Certificate::SelfSigned,
@@ -275,8 +277,7 @@ impl Tls {
                 return None;
             }
         };
-        let only_1_3 = at.choice("min_version", &[("1.2", false), ("1.3", true)], false);
-        Some(Self { certificate, client_auth: at.flag("client_auth", true), only_1_3 })
+        Some(Self { certificate, client_auth, only_1_3 })
     }
 }
 

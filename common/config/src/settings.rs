@@ -239,6 +239,7 @@ impl Static {
             root.fault("no [listener.NAME]: the server would serve nobody");
         }
         let check_senders = dns.flag("check_senders", true);
+        let pedantic = root.flag("pedantic", false);
         let built = (
             Log {
                 format: log.choice("format", &formats, Format::default()),
@@ -262,7 +263,7 @@ impl Static {
             hostname: hostname?,
             data_dir,
             uid_base: (uid_base != 0).then_some(uid_base),
-            pedantic: root.flag("pedantic", false),
+            pedantic,
             log,
             dns,
             check_senders,
@@ -367,12 +368,13 @@ impl Postmaster {
         if !at.is_present() {
             return None;
         }
-        let account = at.required("account")?;
+        // All that is read is read before anything is given up, or it would be unknown.
+        let account = at.required("account");
         let mailbox = at.parsed("mailbox").unwrap_or_else(|| "Postmaster".to_owned());
         if let Err(why) = types::check_mailbox_name(&mailbox) {
             at.fault_at("mailbox", format!("not a mailbox name: {why}"));
         }
-        Some(Self { account, mailbox })
+        Some(Self { account: account?, mailbox })
     }
 }
 
