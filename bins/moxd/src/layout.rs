@@ -257,6 +257,33 @@ mod tests {
     }
 
     #[test]
+    fn the_processes_can_pass_on_the_way_to_their_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let way = dir.path().join("way");
+        std::fs::create_dir(&way).unwrap();
+        let open = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        open(dir.path(), 0o711);
+        let identities = Identities::find(Some(64_200)).unwrap();
+        let check = || searchable_parents(&way.join("data"), &identities);
+        open(&way, 0o700);
+        if identities.without_root() {
+            // All processes are ourselves.
+            check().unwrap();
+            return;
+        }
+        let refused = check().unwrap_err().to_string();
+        let mend = format!("mend it with: chmod o+x {},", way.display());
+        assert!(refused.contains(&mend), "{refused}");
+        // To list it is not enough.
+        open(&way, 0o744);
+        assert!(check().is_err());
+        open(&way, 0o711);
+        check().unwrap();
+    }
+
+    #[test]
     fn one_supervisor_a_folder() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock(&dir.path().join("lock")).unwrap();
