@@ -65,7 +65,7 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Check the import table, file headers and the wiring graph.
+    /// Check the import table, and that files open with what they are and are not too long.
     Tidy,
 }
 

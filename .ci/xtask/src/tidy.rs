@@ -1,7 +1,8 @@
 //! Rules that no compiler checks: who may import whom, and how a file opens.
 //!
-//! The import table is that of docs/architecture.md; the wiring graph's lack of cycles is a test of
-//! `common/ipc` itself.
+//! The import table is that of docs/architecture.md. That the wiring table has no cycle is a test of
+//! `common/ipc`, that the documents say of wiring and rights what the code does is one of `tests`: both
+//! are data of crates that this program does not link.
 
 use crate::run::root;
 use anyhow::bail;
@@ -18,8 +19,28 @@ const MAX_LINES: usize = 800;
 /// Libraries that know no tokio, no Cap'n Proto and no files.
 const PURE: [&str; 6] = ["types", "smtp", "imap", "message", "mailauth", "config"];
 
-/// What each process may link of ours, beside types, ipc, daemon and sandbox.
-const MAY_LINK: [(&str, &[&str]); 11] = [
+/// What a pure library may not link of others' crates; what of ours, the table below says.
+const IMPURE: [&str; 3] = ["tokio", "capnp", "capnp-rpc"];
+
+/// What each library may link of ours: all of it. No cycle can come in that cargo would take.
+const LIBRARIES: [(&str, &[&str]); 13] = [
+    ("types", &[]),
+    ("sandbox", &[]),
+    ("storage", &[]),
+    ("ipc-schema", &[]),
+    ("config", &["types"]),
+    ("dns", &["types"]),
+    ("mailauth", &["types"]),
+    ("message", &["types"]),
+    ("smtp", &["types"]),
+    ("imap", &["types", "message"]),
+    ("ipc", &["types", "ipc-schema"]),
+    ("net", &["types", "ipc"]),
+    ("daemon", &["types", "config", "ipc", "sandbox"]),
+];
+
+/// What each process may link of ours, beside [`EVERYONE`]: of libraries alone, never of a process.
+const PROCESSES: [(&str, &[&str]); 11] = [
     ("moxd", &["config"]),
     ("moxctl", &["config"]),
     ("smtpd", &["smtp", "net", "config"]),
@@ -34,6 +55,9 @@ const MAY_LINK: [(&str, &[&str]); 11] = [
 ];
 
 const EVERYONE: [&str; 4] = ["types", "ipc", "daemon", "sandbox"];
+
+/// Crates of the workspace that are no part of the product: they may link anything.
+const NO_PRODUCT: [&str; 4] = ["mox-tests", "mox-fuzz", "mox-bench", "xtask"];
 
 /// Crates from outside that only some of ours may use: (crate, users).
 const WARDENS: [(&str, &[&str]); 4] = [
@@ -70,30 +94,47 @@ fn imports(problems: &mut Vec<String>) -> anyhow::Result<()> {
             (package.name.as_str(), normal)
         })
         .collect();
-    for (process, allowed) in MAY_LINK {
-        for dependency in ours.get(process).into_iter().flatten() {
-            let is_ours = ours.contains_key(dependency);
-            if is_ours && !EVERYONE.contains(dependency) && !allowed.contains(dependency) {
-                problems.push(format!("bins/{process} may not link {dependency}"));
+    problems.extend(faults(&ours));
+    Ok(())
+}
+
+/// What is wrong with the imports of our crates, given by name with all that each links.
+fn faults(ours: &BTreeMap<&str, Vec<&str>>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, links) in ours {
+        let of = |table: &[(&str, &'static [&'static str])]| {
+            table.iter().find(|(known, _)| known == name).map(|(_, allowed)| *allowed)
+        };
+        let allowed = match (of(&LIBRARIES), of(&PROCESSES)) {
+            (Some(allowed), _) => allowed.to_vec(),
+            (None, Some(allowed)) => [allowed, EVERYONE.as_slice()].concat(),
+            (None, None) if NO_PRODUCT.contains(name) => continue,
+            (None, None) => {
+                problems.push(format!("{name} is in no table of .ci/xtask/src/tidy.rs"));
+                continue;
+            }
+        };
+        for link in links {
+            if ours.contains_key(link) && !allowed.contains(link) {
+                problems.push(format!("{name} may not link {link}"));
+            }
+            if PURE.contains(name) && IMPURE.contains(link) {
+                problems.push(format!("{name} is pure and may not link {link}"));
             }
         }
     }
-    for library in PURE {
-        for dependency in ours.get(library).into_iter().flatten() {
-            let impure = ["tokio", "capnp", "capnp-rpc", "ipc", "daemon", "net", "storage"];
-            if impure.contains(dependency) {
-                problems.push(format!("common/{library} is pure and may not link {dependency}"));
-            }
-        }
+    let tables = LIBRARIES.iter().chain(&PROCESSES).map(|(name, _)| *name).chain(NO_PRODUCT);
+    for gone in tables.filter(|name| !ours.contains_key(name)) {
+        problems.push(format!("{gone} is in a table of .ci/xtask/src/tidy.rs and nowhere else"));
     }
     for (outside, users) in WARDENS {
-        for (package, dependencies) in &ours {
+        for (package, dependencies) in ours {
             if dependencies.contains(&outside) && !users.contains(package) {
                 problems.push(format!("{package} may not link {outside}: {users:?} do"));
             }
         }
     }
-    Ok(())
+    problems
 }
 
 fn sources(folder: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
@@ -122,4 +163,46 @@ fn sources(folder: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it is, if every crate links all that it may.
+    fn whole() -> BTreeMap<&'static str, Vec<&'static str>> {
+        let tables =
+            LIBRARIES.iter().chain(&PROCESSES).map(|(name, links)| (*name, links.to_vec()));
+        tables.chain(NO_PRODUCT.map(|name| (name, Vec::new()))).collect()
+    }
+
+    #[test]
+    fn what_the_tables_allow_has_no_fault() {
+        assert_eq!(faults(&whole()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_they_do_not_allow_is_named() {
+        for (name, link, fault) in [
+            ("smtpd", "imapd", "smtpd may not link imapd"),
+            ("smtpd", "storage", "smtpd may not link storage"),
+            ("net", "daemon", "net may not link daemon"),
+            ("types", "message", "types may not link message"),
+            ("smtp", "tokio", "smtp is pure and may not link tokio"),
+            ("net", "landlock", "net may not link landlock: [\"sandbox\"] do"),
+        ] {
+            let mut ours = whole();
+            ours.entry(name).or_default().push(link);
+            assert_eq!(faults(&ours), [fault]);
+        }
+        let mut ours = whole();
+        ours.insert("popd", Vec::new());
+        assert_eq!(faults(&ours), ["popd is in no table of .ci/xtask/src/tidy.rs"]);
+        let mut ours = whole();
+        ours.remove("httpd");
+        assert_eq!(
+            faults(&ours),
+            ["httpd is in a table of .ci/xtask/src/tidy.rs and nowhere else"]
+        );
+    }
 }
