@@ -17,7 +17,7 @@ const NLMSG_HEADER: usize = 16;
 const UNIX_DIAG_MESSAGE: usize = 16;
 
 /// The inode of the other end of each connected Unix socket.
-fn other_ends() -> BTreeMap<u64, u64> {
+pub(crate) fn other_ends() -> BTreeMap<u64, u64> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,16 +17,23 @@ pub(crate) struct Process {
 /// What a descriptor is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Descriptor {
-    /// A listening TCP socket.
-    TcpListener,
+    /// A listening TCP socket; of IPv4, which the trees of tests have alone.
+    TcpListener(SocketAddr),
     /// Any other inet socket.
     Inet(&'static str),
-    /// A Unix socket.
-    Unix,
+    /// A listening Unix socket, with the name it was bound to.
+    UnixListener(String),
+    /// Another Unix socket: of packets, or a stream.
+    Unix {
+        /// Which.
+        inode: u64,
+        /// SOCK_SEQPACKET.
+        packets: bool,
+    },
     /// A socket of a family that nobody should have.
     OtherSocket,
-    /// Shared memory.
-    Memory,
+    /// Shared memory, by its name.
+    Memory(String),
     /// epoll, eventfd, and their like.
     Anonymous(String),
     /// A device.
@@ -36,9 +44,9 @@ pub(crate) enum Descriptor {
 
 /// The inodes of sockets by what they are.
 pub(crate) struct Sockets {
-    listening: BTreeSet<u64>,
+    listening: BTreeMap<u64, SocketAddr>,
     inet: BTreeMap<u64, &'static str>,
-    unix: BTreeSet<u64>,
+    unix: BTreeMap<u64, Descriptor>,
 }
 
 impl Process {
@@ -127,15 +135,15 @@ impl Sockets {
     pub(crate) fn now() -> Self {
         const LISTEN: &str = "0A";
         let mut sockets =
-            Sockets { listening: BTreeSet::new(), inet: BTreeMap::new(), unix: BTreeSet::new() };
+            Sockets { listening: BTreeMap::new(), inet: BTreeMap::new(), unix: BTreeMap::new() };
         for table in ["tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6"] {
             // Without IPv6 there are no tables of it.
             let Ok(text) = fs::read_to_string(format!("/proc/net/{table}")) else { continue };
             for line in text.lines().skip(1) {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let inode = words[9].parse().unwrap();
-                if table.starts_with("tcp") && words[3] == LISTEN {
-                    sockets.listening.insert(inode);
+                if table == "tcp" && words[3] == LISTEN {
+                    sockets.listening.insert(inode, address(words[1]));
                 } else {
                     sockets.inet.insert(inode, table);
                 }
@@ -143,7 +151,17 @@ impl Sockets {
         }
         let text = fs::read_to_string("/proc/net/unix").unwrap();
         for line in text.lines().skip(1) {
-            sockets.unix.insert(line.split_whitespace().nth(6).unwrap().parse().unwrap());
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let inode = words[6].parse().unwrap();
+            // __SO_ACCEPTCON.
+            let listens = u32::from_str_radix(words[3], 16).unwrap() & 0x1_0000 != 0;
+            let name = words.get(7).copied().unwrap_or_default().to_owned();
+            let socket = match words[4] {
+                _ if listens => Descriptor::UnixListener(name),
+                "0001" | "0005" => Descriptor::Unix { inode, packets: words[4] == "0005" },
+                _ => Descriptor::OtherSocket,
+            };
+            sockets.unix.insert(inode, socket);
         }
         sockets
     }
@@ -152,18 +170,18 @@ impl Sockets {
         let text = target.to_str().unwrap();
         if let Some(inode) = text.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
             let inode = inode.parse().unwrap();
-            return if self.listening.contains(&inode) {
-                Descriptor::TcpListener
+            return if let Some(address) = self.listening.get(&inode) {
+                Descriptor::TcpListener(*address)
             } else if let Some(table) = self.inet.get(&inode) {
                 Descriptor::Inet(table)
-            } else if self.unix.contains(&inode) {
-                Descriptor::Unix
+            } else if let Some(socket) = self.unix.get(&inode) {
+                socket.clone()
             } else {
                 Descriptor::OtherSocket
             };
         }
-        if text.starts_with("/memfd:") {
-            Descriptor::Memory
+        if let Some(name) = text.strip_prefix("/memfd:") {
+            Descriptor::Memory(name.to_owned())
         } else if let Some(kind) = text.strip_prefix("anon_inode:") {
             Descriptor::Anonymous(kind.to_owned())
         } else if text.starts_with("/dev/") {
@@ -172,6 +190,13 @@ impl Sockets {
             Descriptor::Path(target.to_owned())
         }
     }
+}
+
+/// An address of /proc/net/tcp: 0100007F:0019.
+fn address(text: &str) -> SocketAddr {
+    let (ip, port) = text.split_once(':').unwrap();
+    let ip = u32::from_str_radix(ip, 16).unwrap().to_ne_bytes();
+    SocketAddr::from((ip, u16::from_str_radix(port, 16).unwrap()))
 }
 
 /// The words of a line of a status file.
