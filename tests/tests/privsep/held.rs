@@ -168,7 +168,8 @@ impl View<'_> {
     /// What it must have, and how often.
     fn listed(&self, index: usize) -> BTreeMap<Held, RangeInclusive<usize>> {
         let role = self.role(index);
-        // keyholder's signatures for TLS have a thread and a loop of their own.
+        // keyholder has a thread with a loop for each edge over which its keys were used: here
+        // accountd's, for the account that the tree was made with.
         let loops = if role == Role::Keyholder { 2 } else { 1 };
         let mut listed = BTreeMap::from([
             (Held::Supervisor, 1..=1),
