@@ -3,6 +3,8 @@
 //!
 //! For the tests of this crate, and with the feature `poison` for those of the whole system.
 
+mod archives;
+
 /// A hostile message and its name.
 pub struct Poison {
     /// What it is.
@@ -227,6 +229,10 @@ pub const ALL: &[Poison] = &[
         name: "what looks like an archive",
         make: || text("application/zip", "binary", &[b"PK\x03\x04".to_vec(), noise()].concat()),
     },
+    Poison { name: "archives in an archive", make: || attached(&archives::nested()) },
+    Poison { name: "an archive said to be 4 GiB", make: || attached(&archives::bomb()) },
+    Poison { name: "an archive in itself", make: || attached(&archives::itself()) },
+    Poison { name: "an archive whose list lies", make: || attached(&archives::lying_list()) },
     Poison { name: "noise", make: noise },
 ];
 
@@ -257,6 +263,16 @@ fn text(kind: &str, encoding: &str, body: &[u8]) -> Vec<u8> {
         name => format!("Content-Transfer-Encoding: {name}\r\n"),
     };
     [format!("Content-Type: {kind}\r\n{encoding}\r\n").as_bytes(), body].concat()
+}
+
+/// With an archive, as mail programs attach one.
+fn attached(archive: &[u8]) -> Vec<u8> {
+    let mut out = multipart();
+    out.extend_from_slice(b"--b\r\n\r\nsee there\r\n--b\r\n");
+    let kind = "application/zip; name=\"a.zip\"\r\nContent-Disposition: attachment";
+    out.extend(text(kind, "base64", &archives::base64(archive)));
+    out.extend_from_slice(b"--b--\r\n");
+    out
 }
 
 /// Octets without order, the same each time.
@@ -330,7 +346,7 @@ mod tests {
     #[test]
     fn memory_does_not_grow_with_the_message() {
         let limits = Limits::default();
-        // 1 GiB of header, 100 MiB of each kind of body, a megabyte at a time.
+        // 64 MB of header, 16 MB of each kind of body, a megabyte at a time.
         let bodies: [&[u8]; 4] = [
             b"",
             b"Content-Type: text/plain\r\n\r\n",
