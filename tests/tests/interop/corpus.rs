@@ -57,6 +57,13 @@ fn rfc822(fields: &str, message: &str) -> String {
     part(&format!("Content-Type: message/rfc822\r\n{fields}"), message)
 }
 
+/// A part in a multipart in a multipart, and so on.
+pub(crate) fn deep(levels: usize) -> String {
+    (0..levels).fold(text("leaf"), |inside, n| {
+        Multi { boundary: &format!("d{n}x"), ..Multi::default() }.of(&[inside])
+    })
+}
+
 /// Whole messages by name.
 pub(crate) fn ours() -> Vec<(String, Vec<u8>)> {
     let two = [text("first"), text("second\r\n\r\n")];
@@ -87,10 +94,8 @@ pub(crate) fn ours() -> Vec<(String, Vec<u8>)> {
         ),
         part("Content-Type: text/rfc822-headers\r\n", TOP),
     ]);
-    let deep = (0..45).fold(text("leaf"), |inside, n| {
-        Multi { boundary: &format!("d{n}x"), ..Multi::default() }.of(&[inside])
-    });
-    let many: Vec<String> = (0..300).map(|n| text(&format!("part {n}"))).collect();
+    let deep = deep(49);
+    let many: Vec<String> = (0..500).map(|n| text(&format!("part {n}"))).collect();
     let bare = |body: &str| format!("{TOP}\r\n{body}").into_bytes();
     let untyped = "Content-Type: multipart/mixed; boundary=sep\r\n\r\n";
 

@@ -345,13 +345,19 @@ fn ask(imap: &mut Imap, number: usize, wanted: &[String]) -> BTreeMap<String, Va
     found
 }
 
-fn shown(value: &Value) -> String {
-    let mut out = match value {
+fn shown_whole(value: &Value) -> String {
+    match value {
         Value::Nil => "NIL".to_owned(),
         Value::Word(word) => word.clone(),
         Value::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
-        Value::List(list) => format!("({})", list.iter().map(shown).collect::<Vec<_>>().join(" ")),
-    };
+        Value::List(list) => {
+            format!("({})", list.iter().map(shown_whole).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let mut out = shown_whole(value);
     if let Some((end, _)) = out.char_indices().nth(400) {
         out.truncate(end);
         out.push('…');
@@ -419,4 +425,26 @@ fn every_part_is_the_one_that_dovecot_finds() {
     }
     let count = differences.len();
     assert!(count == 0, "{count} of {compared} items differ:\n{}", differences.join("\n"));
+}
+
+/// Where Dovecot goes on, we stop: below the fiftieth level all is one part, and nothing of it is lost.
+#[test]
+fn what_is_deeper_than_our_bound_is_one_part() {
+    let tree = Tree::start();
+    let mut imap = log_in(&tree);
+    let message = format!("MIME-Version: 1.0\r\n{}", corpus::deep(60));
+    assert!(imap.append("INBOX", message.as_bytes()).unwrap().is_ok());
+    assert!(imap.command("SELECT INBOX").unwrap().is_ok());
+    let mut wanted = vec!["BODYSTRUCTURE".to_owned()];
+    let structure = ask(&mut imap, 1, &wanted).remove("BODYSTRUCTURE").unwrap();
+    let levels = shown_whole(&structure).matches("\"MIXED\"").count();
+    let bound = message::Limits::default().depth;
+    assert_eq!(levels, bound, "{}", shown_whole(&structure));
+    let innermost = vec!["1"; levels].join(".");
+    wanted = vec![format!("BODY[{innermost}]")];
+    let Some(Value::Text(octets)) = ask(&mut imap, 1, &wanted).remove(&wanted[0]) else {
+        panic!("no part {innermost}");
+    };
+    let rest = String::from_utf8(octets).unwrap();
+    assert!(rest.contains("leaf") && rest.contains("--d0x"), "{rest}");
 }
