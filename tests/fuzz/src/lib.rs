@@ -4,7 +4,7 @@
 //! `tests/corpus/TARGET/` are replayed by an ordinary test, and the same functions run under libFuzzer
 //! (`cargo xtask fuzz`). Targets of parsers assert more than the absence of panics: any split into
 //! chunks gives the same, what was printed is what was read, and outputs are bounded. Targets of
-//! edges turn octets into conversations with the real servers ([`house`]).
+//! edges turn octets into conversations with the real servers ([`mod@house`]).
 
 #![forbid(unsafe_code)]
 // What fails here, fails a test.

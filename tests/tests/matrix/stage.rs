@@ -75,7 +75,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Sets it.
     pub(crate) fn set() -> Self {
-        let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let place = tempfile::tempdir().unwrap();
         let stage = Self { place, orders: serde_json::Value::Null, secrets: Vec::new() };
         passable(stage.place.path());
         let tree = stage.tree(None);
