@@ -1,9 +1,11 @@
 //! A tree on bad ground: ports that are taken, folders that are not as they must be, databases that
-//! are damaged or of a newer release, a disk that cannot be written to.
+//! are damaged or of a newer release (an account's, and those of whole processes), a disk that cannot
+//! be written to.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use ipc::Role;
 use mox_tests::{
     client::{Imap, Reply, Smtp},
     disk::{Disk, Ext4, skipped_without_root},
@@ -91,6 +93,13 @@ fn id_of(tree: &Tree, name: &str) -> String {
     row["id"].as_str().unwrap().to_owned()
 }
 
+/// Whether the last of its threads is dead; waited for by nobody, for moxd stands.
+fn is_dead(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.contains(") Z") && threads == 1
+}
+
 /// Writes into a database that nobody has open, and leaves no log beside it.
 fn edit(file: &Path, sql: &str) {
     let owner = file.metadata().unwrap();
@@ -152,6 +161,123 @@ fn a_database_that_cannot_be_used_concerns_no_other_account() {
     assert!(alarms.iter().any(|line| line.contains("damaged")), "{alarms:?}");
     assert!(alarms.iter().any(|line| line.contains("newer")), "{alarms:?}");
     assert!(std::fs::read(&newer).unwrap() == untouched, "the newer database was written to");
+}
+
+/// Has a process find things like this at its next start.
+fn between_two_lives(tree: &Tree, role: Role, spoil: impl FnOnce()) {
+    let pid = tree.pid(role, 0);
+    kill(tree.supervisor(), Signal::STOP).unwrap();
+    // One that cannot start is between two attempts, or ends by itself.
+    if let Some(pid) = pid.filter(|pid| kill(*pid, Signal::KILL).is_ok()) {
+        assert!(wait_until(PATIENCE, || is_dead(pid)), "{role} outlives SIGKILL");
+    }
+    spoil();
+    kill(tree.supervisor(), Signal::CONT).unwrap();
+}
+
+/// What stands in for a database, and what is said of it.
+type Spoiled = (&'static str, Vec<u8>);
+
+/// Garbage where the tables were, and the mark of a release that forbids this one.
+fn spoiled(file: &Path) -> [Spoiled; 2] {
+    edit(file, "SELECT 1");
+    let good = std::fs::read(file).unwrap();
+    edit(file, &format!("PRAGMA user_version={}", (900 << 16) | 901));
+    let newer = std::fs::read(file).unwrap();
+    put(file, &good);
+    [("the database is damaged", vec![0x55; good.len()]), ("needs a release that knows", newer)]
+}
+
+/// Puts octets into a file that stays its owner's.
+fn put(file: &Path, octets: &[u8]) {
+    std::fs::write(file, octets).unwrap();
+}
+
+#[test]
+fn a_database_of_a_whole_process_is_left_alone_and_the_others_go_on() {
+    let tree = Tree::start();
+    assert_eq!(send(&tree, USER, "before").unwrap().code, 250);
+    let mut expected = 1;
+    for (role, file) in
+        [(Role::QueueRunner, "queue/queue.db"), (Role::Accountd, "accountd/accountd.db")]
+    {
+        let file = tree.folder().join(file);
+        let mut forms = Vec::new();
+        let mut good = Vec::new();
+        between_two_lives(&tree, role, || {
+            forms.extend(spoiled(&file));
+            good = std::fs::read(&file).unwrap();
+        });
+        for (said, octets) in forms {
+            between_two_lives(&tree, role, || put(&file, &octets));
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let is_told = || {
+                let logs = tree.logs();
+                logs.lines().any(|line| line.contains(said) && line.contains(name))
+            };
+            assert!(wait_until(PATIENCE, is_told), "{name}: nobody says that {said}");
+            if role == Role::Accountd {
+                let reply = send(&tree, USER, "meanwhile");
+                assert!(reply.as_ref().map_or(true, |r| (400..500).contains(&r.code)), "{reply:?}");
+                assert!(Imap::log_in(tree.address(143), USER, PASSWORD).is_err());
+            } else {
+                assert_eq!(send(&tree, USER, &format!("{name}: {said}")).unwrap().code, 250);
+                expected += 1;
+                let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+                assert_eq!(count(&mut imap), format!("* STATUS INBOX (MESSAGES {expected})"));
+            }
+            assert!(tree.pid(Role::SmtpdMx, 0).is_some() && tree.pid(Role::Keyholder, 0).is_some());
+            between_two_lives(&tree, role, || {
+                assert!(std::fs::read(&file).unwrap() == octets, "{name} was written to");
+                put(&file, &good);
+            });
+            tree.wait_until_whole();
+            let taken = || {
+                send(&tree, USER, &format!("{name}: behind {said}")).is_ok_and(|r| r.code == 250)
+            };
+            assert!(wait_until(PATIENCE, taken), "{name}: nothing is taken again");
+            expected += 1;
+        }
+    }
+    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    assert_eq!(count(&mut imap), format!("* STATUS INBOX (MESSAGES {expected})"));
+}
+
+#[test]
+fn credentials_that_cannot_be_read_concern_one_account() {
+    let tree = Tree::start();
+    let made = tree.moxctl_with(&["account", "add", "ann", "ann@localhost"], PASSWORD);
+    assert!(made.status.success(), "{made:?}");
+    let file = tree.folder().join("accountd/accounts").join(id_of(&tree, "ann")).join("auth.db");
+    let mut forms = Vec::new();
+    let mut good = Vec::new();
+    between_two_lives(&tree, Role::Accountd, || {
+        forms.extend(spoiled(&file));
+        good = std::fs::read(&file).unwrap();
+    });
+    for (n, (said, octets)) in forms.into_iter().enumerate() {
+        between_two_lives(&tree, Role::Accountd, || put(&file, &octets));
+        tree.wait_until_whole();
+        let others = || Imap::log_in(tree.address(143), USER, PASSWORD).is_ok();
+        assert!(wait_until(PATIENCE, others), "others cannot log in");
+        let refused = Imap::log_in(tree.address(143), "ann@localhost", PASSWORD).map(drop);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("NO [UNAVAILABLE]"), "{said}: {refused}");
+        assert!(tree.logs().contains(said), "nobody says that {said}");
+        // Her mail is in another database.
+        assert_eq!(send(&tree, "ann@localhost", &format!("m{n}")).unwrap().code, 250);
+        between_two_lives(&tree, Role::Accountd, || {
+            assert!(std::fs::read(&file).unwrap() == octets, "it was written to");
+            put(&file, &good);
+        });
+        tree.wait_until_whole();
+        let mut imap = None;
+        assert!(wait_until(PATIENCE, || {
+            imap = Imap::log_in(tree.address(143), "ann@localhost", PASSWORD).ok();
+            imap.is_some()
+        }));
+        assert_eq!(count(&mut imap.unwrap()), format!("* STATUS INBOX (MESSAGES {})", n + 1));
+    }
 }
 
 #[test]
@@ -238,13 +364,8 @@ fn a_disk_that_can_be_written_to_again_needs_no_restart() {
     for pid in &all {
         kill(*pid, Signal::KILL).unwrap();
     }
-    // Waited for by nobody, and the last of its threads.
-    let is_dead = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        stat.contains(") Z") && threads == 1
-    };
-    assert!(wait_until(PATIENCE, || all.iter().all(is_dead)), "processes outlive SIGKILL");
+    let are_dead = || all.iter().all(|pid| is_dead(*pid));
+    assert!(wait_until(PATIENCE, are_dead), "processes outlive SIGKILL");
     disk.remount("ro");
     kill(supervisor, Signal::CONT).unwrap();
     let answers = || Smtp::connect(tree.address(25)).is_ok();

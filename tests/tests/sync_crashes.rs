@@ -1,5 +1,6 @@
 //! A vault of the real tree that dies at the n-th of its syncs, for many n, under load: nothing that
-//! was acknowledged is lost. Done by strace, which kills it as it asks for the sync.
+//! was acknowledged is lost: no message, and no key whose record was told. Done by strace, which kills
+//! it as it asks for the sync.
 //!
 //! Some n in the gate, more with `MOX_NIGHTLY=1`; with a uid per role, and without root.
 //!
@@ -19,6 +20,7 @@ use mox_tests::{
     tree::{As, Options, Tree, binary, wait_until},
 };
 use std::{
+    collections::BTreeSet,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -26,7 +28,7 @@ use std::{
 };
 
 /// Who dies.
-const VAULTS: [Role; 2] = [Role::Accountd, Role::QueueRunner];
+const VAULTS: [Role; 3] = [Role::Accountd, Role::QueueRunner, Role::Keyholder];
 
 /// Who runs the tree without root, if we are root.
 const USER: u32 = 64_312;
@@ -124,6 +126,51 @@ fn numbers() -> Vec<usize> {
     if std::env::var_os("MOX_NIGHTLY").is_some() { (1..=20).collect() } else { vec![1, 2, 4] }
 }
 
+/// DKIM keys that keyholder makes for a domain, one domain after the other.
+struct Keys {
+    /// The domain whose keys are made last.
+    last: String,
+    domains: usize,
+    /// Records of the first domain, as they were told: whoever published one relies on its key.
+    told: BTreeSet<String>,
+}
+
+impl Keys {
+    fn begin(tree: &Tree) -> Self {
+        let added = tree.moxctl(&["domain", "add", "kept.example", ""]);
+        assert!(added.status.success(), "{added:?}");
+        let mut told = BTreeSet::new();
+        let both = wait_until(PATIENCE, || {
+            told = Self::read(tree);
+            told.len() == 2
+        });
+        assert!(both, "no keys were made: {told:?}");
+        Self { last: String::new(), domains: 0, told }
+    }
+
+    fn read(tree: &Tree) -> BTreeSet<String> {
+        let status = String::from_utf8(tree.moxctl(&["status"]).stdout).unwrap();
+        let own = status.lines().filter(|line| line.contains("._domainkey.kept.example"));
+        own.map(str::to_owned).collect()
+    }
+
+    /// A domain more, in place of the last one: with it come two keys. Whatever becomes of them, the
+    /// domain is there.
+    fn add_some(&mut self, tree: &Tree) {
+        if !self.last.is_empty() {
+            let _ = tree.moxctl(&["domain", "remove", &self.last]);
+        }
+        self.domains += 1;
+        self.last = format!("d{}.example", self.domains);
+        let _ = tree.moxctl(&["domain", "add", &self.last, ""]);
+    }
+
+    fn are_all_there(&self, tree: &Tree) {
+        let all = || self.told.is_subset(&Self::read(tree));
+        assert!(wait_until(PATIENCE, all), "lost: {:?} of {:?}", self.told, Self::read(tree));
+    }
+}
+
 fn trial(who: As) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let installed = Installed::make(folder.path());
@@ -132,7 +179,7 @@ fn trial(who: As) {
     println!("{who:?}");
     let load = Load::start(&tree, &[Way::Mx, Way::Mx, Way::Submission, Way::Submission], 0);
     let numbers = numbers();
-    let mut died = 0;
+    let (mut died, mut keys) = (0, Keys::begin(&tree));
     for some in numbers.chunks(CRASHES_OF_TREE) {
         for (number, role) in some.iter().flat_map(|n| VAULTS.map(|role| (n, role))) {
             let before = tree.process(role).unwrap().lives;
@@ -141,6 +188,10 @@ fn trial(who: As) {
             // One end was ordered; the next is its death, and then it is there again.
             let mut last_end = String::new();
             let again = wait_until(PATIENCE, || {
+                if role == Role::Keyholder {
+                    // It syncs nothing but what it makes.
+                    keys.add_some(&tree);
+                }
                 let again = tree.process(role).filter(|process| process.lives >= before + 2);
                 last_end = again.map(|process| process.last_end).unwrap_or_default();
                 !last_end.is_empty()
@@ -150,8 +201,10 @@ fn trial(who: As) {
             println!("{role} died at sync {number}");
             died += 1;
             tree.wait_until_whole();
+            keys.are_all_there(&tree);
         }
         tree.crash_and_restart();
+        keys.are_all_there(&tree);
     }
     let sent = load.finish();
     println!("{who:?}: {} messages, {died} deaths", total(&sent));

@@ -197,7 +197,7 @@ fn tell_status(sockets: &Sockets, facts: &mut Facts) -> Result<(), Failure> {
     let keyholder = Role::Keyholder.name();
     let first = sockets.ask(keyholder, async |control: key_control::Client| {
         let answer = within(SHORT, control.status_request().send().promise).await?;
-        Ok(read_facts(answer.get()?.get_lines()?)?.into_iter().map(signatures).collect())
+        Ok(read_facts(answer.get()?.get_lines()?)?.into_iter().map(uses_of_keys).collect())
     });
     let accountd = Role::Accountd.name();
     let second = sockets.ask(accountd, async |admin: account_admin::Client| {
@@ -223,14 +223,14 @@ fn tell_status(sockets: &Sockets, facts: &mut Facts) -> Result<(), Failure> {
 type Facts = Vec<(String, Value)>;
 
 /// What keyholder counted, by who asked; what it refused is an alarm, as is what it calls one.
-fn signatures((what, count): (String, Value)) -> (String, Value) {
+fn uses_of_keys((what, count): (String, Value)) -> (String, Value) {
     if what == "alarm" {
         (what, count)
     } else if what.ends_with(" refused") {
         let count = count.as_str().unwrap_or("?");
         ("alarm".to_owned(), Value::String(format!("keyholder: {what}: {count}")))
     } else {
-        (format!("signatures {what}"), count)
+        (format!("keyholder for {what}"), count)
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn run(grants: Grants) -> anyhow::Result<()> {
     let fatal = Arc::clone(&grants.fatal);
     let worker =
         Worker::start(&grants.folder, grants.disk, grants.workers, move |error| fatal(error))
-            .context("open the queue")?;
+            .context("open queue.db")?;
     let shared = Rc::new(Shared {
         hostname: grants.hostname,
         queue: grants.queue,
