@@ -54,7 +54,8 @@ fn nightly() -> bool {
 /// How often each process was killed, by role and instance.
 type Kills = BTreeMap<String, u32>;
 
-/// Kills a random process every now and then until told to stop; any that lives, but for moxd.
+/// Kills a random process every now and then until told to stop: any that lives, but for moxd and for
+/// those that were killed more often than others, so that each has its turn.
 fn killer(control: PathBuf, stop: Arc<AtomicBool>) -> thread::JoinHandle<Kills> {
     thread::spawn(move || {
         let (mut kills, mut random) = (Kills::new(), 0x2545_f491_4f6c_dd1d_u64);
@@ -62,7 +63,7 @@ fn killer(control: PathBuf, stop: Arc<AtomicBool>) -> thread::JoinHandle<Kills> 
             thread::sleep(EVERY);
             let order = daemon::orders::Order::Processes;
             let lines = daemon::orders::give(&control.join("moxd"), order).unwrap_or_default();
-            let living: Vec<(String, u32)> = lines
+            let mut living: Vec<(String, u32)> = lines
                 .iter()
                 .filter_map(|line| {
                     let row: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -71,6 +72,9 @@ fn killer(control: PathBuf, stop: Arc<AtomicBool>) -> thread::JoinHandle<Kills> 
                     Some((name, u32::try_from(pid).unwrap()))
                 })
                 .collect();
+            let times = |name: &String| kills.get(name).copied().unwrap_or_default();
+            let fewest = living.iter().map(|(name, _)| times(name)).min();
+            living.retain(|(name, _)| Some(times(name)) == fewest);
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
