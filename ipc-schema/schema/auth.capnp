@@ -36,7 +36,7 @@ struct Step {
 
 interface Exchange {
   respond @0 (data :Data) -> (step :Step);
-  # An exchange that is dropped was cancelled by the client and counts as no attempt.
+  # An exchange that is dropped was cancelled by the client, and counts as an attempt that failed.
 }
 
 struct Success {

@@ -44,6 +44,8 @@ pub(crate) enum Failure {
     /// With what its user is told: only after a right proof.
     AccountDisabled(Box<str>),
     ChannelBinding,
+    /// The client gave up in the middle, or its connection ended.
+    Aborted,
 }
 
 impl Failure {
@@ -58,6 +60,7 @@ impl Failure {
             Failure::Temporary => "error",
             Failure::AccountDisabled(_) => "logindisabled",
             Failure::ChannelBinding => "badchanbind",
+            Failure::Aborted => "aborted",
         }
     }
 
@@ -65,7 +68,10 @@ impl Failure {
     /// not.
     fn counts(&self) -> bool {
         match self {
-            Failure::BadCredentials | Failure::BadMessage | Failure::ChannelBinding => true,
+            Failure::BadCredentials
+            | Failure::BadMessage
+            | Failure::ChannelBinding
+            | Failure::Aborted => true,
             Failure::UnknownMechanism
             | Failure::TlsRequired
             | Failure::TooManyFailures
@@ -253,6 +259,19 @@ impl Authority {
                 self.settle(mechanism, &peer, edge, &user.typed, account, outcome)
             }
         }
+    }
+
+    /// An exchange that nobody goes on with. Who could ask and go away uncounted would have names looked
+    /// up without a limit.
+    pub(crate) fn abandoned(&self, exchange: Exchange) {
+        let Exchange { mechanism, peer, edge, state } = exchange;
+        let (typed, account) = match &state {
+            State::Waiting(waiting) => (waiting.typed(), None),
+            State::Scram { user, .. } => {
+                (user.typed.as_str(), user.known.as_ref().map(|known| known.account))
+            }
+        };
+        self.refuse(mechanism, &peer, edge, typed, account, Failure::Aborted);
     }
 
     async fn next(&self, mechanism: Mechanism, peer: Peer, edge: EdgeId, next: Next) -> Step {

@@ -127,6 +127,14 @@ impl Waiting {
         }
     }
 
+    /// The name that was typed already.
+    pub(crate) fn typed(&self) -> &str {
+        match self {
+            Waiting::First(..) => "",
+            Waiting::LoginPassword { user } => user,
+        }
+    }
+
     /// Takes the client's message.
     pub(crate) fn step(self, message: &[u8]) -> Result<Next, Fault> {
         if message.len() > MAX_MESSAGE {

@@ -102,6 +102,14 @@ impl exchange::Server for ExchangeServer {
     }
 }
 
+impl Drop for ExchangeServer {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.get_mut().take() {
+            self.service.authority.abandoned(waiting);
+        }
+    }
+}
+
 async fn answer(
     service: &Rc<Service>,
     edge: EdgeId,

@@ -102,6 +102,7 @@ impl From<&Failure> for auth::Failure {
             Failure::Temporary => auth::Failure::Temporary,
             Failure::AccountDisabled(_) => auth::Failure::AccountDisabled,
             Failure::ChannelBinding => auth::Failure::ChannelBinding,
+            Failure::Aborted => auth::Failure::Cancelled,
         }
     }
 }

@@ -26,6 +26,55 @@ async fn assert_is_limited(bench: &Bench) {
     assert_eq!(failure, Some(Failure::TooManyFailures));
 }
 
+/// Begins to log in by LOGIN, is asked for the password, and goes away.
+async fn give_up(authenticator: &authenticator::Client) {
+    let mut request = authenticator.start_request();
+    set_peer(request.get().init_peer());
+    request.get().set_mechanism("LOGIN");
+    request.get().set_has_initial(true);
+    request.get().set_initial(ANN.as_bytes());
+    let response = request.send().promise.await.unwrap();
+    let step = response.get().unwrap().get_step().unwrap();
+    assert!(matches!(step.which().unwrap(), step::Which::Challenge(_)));
+}
+
+/// How many attempts with names that are nobody's, or not looked up, ended so.
+async fn attempts(bench: &Bench, result: &str) -> u64 {
+    let mut request = bench.admin().await.account_logins_request();
+    request.get().set_max(100);
+    let response = request.send().promise.await.unwrap();
+    let list = response.get().unwrap().get_list().unwrap();
+    let so = list.iter().filter(|login| login.get_result().unwrap() == result);
+    so.map(|login| {
+        assert_eq!(login.get_login().unwrap(), ANN);
+        login.get_count()
+    })
+    .sum()
+}
+
+#[test]
+fn who_gives_up_in_the_middle_is_counted_and_noted() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::start(folder.path());
+        bench.set_password("ann", PASSWORD).await;
+        // Until then a log-in fails as temporary, which counts for nothing.
+        while let Err(failure) = log_in(&front(&bench).await, ANN, PASSWORD).await {
+            assert_eq!(failure, Failure::Temporary);
+        }
+        let authenticator = front(&bench).await;
+        for _ in 0..10 {
+            give_up(&authenticator).await;
+        }
+        // History is written when nothing else is to do.
+        while attempts(&bench, "aborted").await < 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_is_limited(&bench).await;
+        bench.stop().await;
+    });
+}
+
 #[test]
 fn who_is_limited_stays_so_when_the_service_is_started_again() {
     on_a_local_set(async {
