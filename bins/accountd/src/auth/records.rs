@@ -7,7 +7,7 @@ use super::{
 };
 use std::path::{Path, PathBuf};
 use storage::{
-    Database, Error, Migration, Open, Schema,
+    Database, Error, Gate, Migration, Open, Schema,
     rusqlite::{Connection, OptionalExtension as _, Row, params},
 };
 use types::{AccountId, UnixNanos};
@@ -24,6 +24,9 @@ const ACCOUNT: Schema = Schema {
     migrations: &[Migration { sql: include_str!("schema_account.sql"), min_reader: 1 }],
 };
 
+/// Frames of a write-ahead log (4 KiB each) that are worth a checkpoint: every log-in writes four,
+/// there is a log for each account, and whoever opens it reads all of it.
+const CHECKPOINT_FRAMES: u32 = 128;
 /// auth.db files that stay open.
 const MAX_OPEN: usize = 64;
 /// Failed log-ins kept of one account; the oldest go first.
@@ -119,6 +122,20 @@ impl Records {
         self.open.push(entry);
         let last = self.open.len() - 1;
         Ok(&mut self.open[last].1)
+    }
+
+    /// Moves logs that have grown long into their databases. One that was long when its database was
+    /// opened is seen with the first commit.
+    pub(crate) fn checkpoint_when_long(&self) {
+        for database in self.open.iter().map(|(_, database)| database).chain([&self.global]) {
+            if database.wal_frames() <= CHECKPOINT_FRAMES {
+                continue;
+            }
+            // Nobody else has it open.
+            if let Err(error) = storage::checkpoint(database.connection(), &Gate::default()) {
+                tracing::warn!(%error, path = %database.path().display(), "a checkpoint failed");
+            }
+        }
     }
 
     /// What is wrong with the database of an account, or with `accountd.db`.
@@ -555,6 +572,33 @@ mod tests {
         records.note(Some(id(0)), &[attempt(LOGIN_KEPT_NS + 100, "c")]).unwrap();
         assert_eq!(records.attempts(Some(id(0)), 10).unwrap().len(), 1);
         assert!(records.attempts(None, 10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn logs_stay_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut records = records(folder.path(), 1);
+        let counts = |n: u8| {
+            let count = Count { began: UnixNanos(7), count: 1 };
+            let hosts = (0..200).map(|host| format!("192.{n}.{host}.1").parse().unwrap());
+            hosts.map(|ip| (networks(ip)[0], count)).collect::<Vec<_>>()
+        };
+        for n in 0..100 {
+            records.note(Some(id(0)), &[attempt(n, &format!("name {n}"))]).unwrap();
+            let n = u8::try_from(n).unwrap();
+            let failures = Failures { minute: counts(n), day: counts(n) };
+            records.write_failures(&failures).unwrap();
+            records.checkpoint_when_long();
+            if n == 50 {
+                // What another process left long is seen, too.
+                records.close(id(0));
+            }
+        }
+        let own = folder.path().join("accounts").join(id(0).to_string()).join("auth.db-wal");
+        for log in [own, folder.path().join("accountd.db-wal")] {
+            let length = std::fs::metadata(&log).unwrap().len();
+            assert!(length > 0 && length < 1 << 20, "{} has {length} octets", log.display());
+        }
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl Worker {
     async fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
         while let Some(job) = waiting.recv().await {
             job(&mut self);
+            self.records.checkpoint_when_long();
             // Nobody waits for history: it is written when nothing else is to do, so a burst of
             // attempts costs one sync.
             if waiting.is_empty() {
@@ -103,6 +104,8 @@ impl Worker {
             if let Err(error) = self.records.note(account, &attempts) {
                 tracing::error!(%error, ?account, "log-in history not written");
             }
+            // Before the next account closes this one's database.
+            self.records.checkpoint_when_long();
         }
     }
 }
