@@ -8,6 +8,7 @@ use super::{
     hashing::Hashing,
     limiter::FailedLogins,
     live::{Basis, Live, Lives},
+    look_ups::LookUps,
     opaque,
     pepper::{Pepper, PepperError},
     records::{Attempt, ClientKey, Sealed},
@@ -68,14 +69,12 @@ impl Failure {
     /// not.
     fn counts(&self) -> bool {
         match self {
-            Failure::BadCredentials
-            | Failure::BadMessage
-            | Failure::ChannelBinding
-            | Failure::Aborted => true,
+            Failure::BadCredentials | Failure::BadMessage | Failure::ChannelBinding => true,
             Failure::UnknownMechanism
             | Failure::TlsRequired
             | Failure::TooManyFailures
             | Failure::Temporary
+            | Failure::Aborted
             | Failure::AccountDisabled(_) => false,
         }
     }
@@ -166,6 +165,7 @@ pub(crate) struct Authority {
     pub(crate) hashing: Hashing,
     pub(crate) pepper: Rc<dyn Pepper>,
     pub(crate) failed: RefCell<FailedLogins>,
+    pub(crate) look_ups: LookUps,
     pub(crate) lives: Lives,
     pub(crate) ticket_keys: TicketKeys,
     pub(crate) clock: Arc<dyn Clock>,
@@ -271,7 +271,8 @@ impl Authority {
                 (user.typed.as_str(), user.known.as_ref().map(|known| known.account))
             }
         };
-        self.refuse(mechanism, &peer, edge, typed, account, Failure::Aborted);
+        self.failed.borrow_mut().gave_up(peer.ip, self.clock.now());
+        self.note(mechanism, &peer, edge, typed, account, Failure::Aborted.name());
     }
 
     async fn next(&self, mechanism: Mechanism, peer: Peer, edge: EdgeId, next: Next) -> Step {
@@ -284,7 +285,7 @@ impl Authority {
                 if !self.reserve(&peer) {
                     return Step::Failure(Failure::TooManyFailures);
                 }
-                let (account, outcome) = self.check_password(&peer, &user, password).await;
+                let (account, outcome) = self.check_password(&peer, edge, &user, password).await;
                 let outcome = outcome.map(|proved| (proved, None));
                 self.settle(mechanism, &peer, edge, &user, account, outcome)
             }
@@ -297,23 +298,27 @@ impl Authority {
                 let outcome = outcome.map(|proved| (proved, None));
                 self.settle(mechanism, &peer, edge, &typed, account, outcome)
             }
-            Next::Check(Claim::Scram { first, hash }) => match self.challenge(first, hash).await {
-                Ok((waiting, user)) => {
-                    let prompt = waiting.challenged.message().to_vec();
-                    let state = State::Scram { waiting: Box::new(waiting), user: Box::new(user) };
-                    Step::Challenge(prompt, Exchange { mechanism, peer, edge, state })
+            Next::Check(Claim::Scram { first, hash }) => {
+                match self.challenge(edge, first, hash).await {
+                    Ok((waiting, user)) => {
+                        let prompt = waiting.challenged.message().to_vec();
+                        let state =
+                            State::Scram { waiting: Box::new(waiting), user: Box::new(user) };
+                        Step::Challenge(prompt, Exchange { mechanism, peer, edge, state })
+                    }
+                    Err(failure) => Step::Failure(failure),
                 }
-                Err(failure) => Step::Failure(failure),
-            },
+            }
         }
     }
 
     async fn challenge(
         &self,
+        edge: EdgeId,
         first: ClientFirst,
         hash: super::scram::Hash,
     ) -> Result<(ScramWaiting, User), Failure> {
-        let user = self.look_up(&first.user).await?;
+        let user = self.look_up(edge, &first.user).await?;
         let mut fresh = [0; 18];
         getrandom::fill(&mut fresh).map_err(|_| Failure::Temporary)?;
         let challenged =
@@ -337,7 +342,10 @@ impl Authority {
 
     /// What a name is checked against. Costs one look into a database, one mac and one open, whoever
     /// it is.
-    async fn look_up(&self, typed: &str) -> Result<User, Failure> {
+    async fn look_up(&self, edge: EdgeId, typed: &str) -> Result<User, Failure> {
+        if !self.look_ups.may(edge.role, self.clock.monotonic()) {
+            return Err(Failure::Temporary);
+        }
         let (login, account, canonical) = self.whose(typed);
         let found: Option<(bool, Sealed)> = self
             .vault
@@ -369,10 +377,11 @@ impl Authority {
     async fn check_password(
         &self,
         peer: &Peer,
+        edge: EdgeId,
         typed: &str,
         password: Secret<String>,
     ) -> (Option<AccountId>, Result<Proved, Failure>) {
-        let user = match self.look_up(typed).await {
+        let user = match self.look_up(edge, typed).await {
             Ok(user) => user,
             Err(failure) => return (None, Err(failure)),
         };
@@ -494,7 +503,8 @@ impl Authority {
         failure: Failure,
     ) -> Step {
         if failure.counts() {
-            self.failed.borrow_mut().failed(peer.ip, self.clock.now());
+            // Above its limit nothing is added: a network would else pay for one of its hosts.
+            self.reserve(peer);
         }
         self.note(mechanism, peer, edge, typed, account, failure.name());
         Step::Failure(failure)

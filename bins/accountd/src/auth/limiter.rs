@@ -219,6 +219,16 @@ impl FailedLogins {
         self.reached |= !self.may_try(ip, now);
     }
 
+    /// Somebody asked for a challenge and went away. It may have been a process of ours that died, so
+    /// the day forgets it; above its limit nothing is added.
+    pub(crate) fn gave_up(&mut self, ip: IpAddr, now: UnixNanos) {
+        if self.may_try(ip, now) {
+            self.minute.add((), ip, 1, now);
+            self.changed = true;
+            self.reached |= !self.may_try(ip, now);
+        }
+    }
+
     /// Takes back one that was counted before it was known.
     pub(crate) fn refund(&mut self, ip: IpAddr, now: UnixNanos) {
         self.minute.refund((), ip, now);
@@ -410,6 +420,22 @@ mod tests {
         assert!(again.may_try(ip("203.0.113.1"), at(4061)));
         again.clear();
         assert!(again.may_try(ip("192.0.2.1"), at(4000)));
+    }
+
+    #[test]
+    fn who_gives_up_is_stopped_for_a_minute_and_no_neighbour_with_him() {
+        let mut failed = FailedLogins::new(&limits::Gate::default());
+        for _ in 0..40 {
+            failed.gave_up(ip("192.0.2.1"), at(1));
+        }
+        assert!(!failed.may_try(ip("192.0.2.1"), at(2)));
+        assert!(failed.may_try(ip("192.0.2.2"), at(2)), "10 of 30 in its network");
+        for minute in 1..20 {
+            assert!(failed.may_try(ip("192.0.2.1"), at(minute * 61)), "{minute}");
+            for _ in 0..10 {
+                failed.gave_up(ip("192.0.2.1"), at(minute * 61));
+            }
+        }
     }
 
     #[test]

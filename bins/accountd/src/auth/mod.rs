@@ -5,6 +5,7 @@ pub(crate) mod authority;
 pub(crate) mod hashing;
 pub(crate) mod limiter;
 pub(crate) mod live;
+pub(crate) mod look_ups;
 pub(crate) mod opaque;
 pub(crate) mod pepper;
 pub(crate) mod records;

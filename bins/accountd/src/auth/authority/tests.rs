@@ -63,6 +63,7 @@ async fn bench() -> Bench {
         hashing: Hashing::start(Workers::Threads).unwrap(),
         pepper: Rc::clone(&pepper) as Rc<dyn Pepper>,
         failed: RefCell::new(FailedLogins::new(&config::limits::Gate::default())),
+        look_ups: LookUps::default(),
         lives: Lives::default(),
         ticket_keys: TicketKeys::open(folder.path(), clock.now()).unwrap(),
         clock: Arc::new(clock.clone()),
