@@ -72,12 +72,13 @@ impl Shared {
             Found::Nothing { name_exists: true } => {
                 return Ok((vec![domain.clone()], true));
             }
-            Found::Records(records, authentic) => (before(mx(records), own), authentic),
+            Found::Records(records, authentic) => (mx(records), authentic),
         };
         // RFC 7505 §3: a lone root name.
         if !exchanges.is_empty() && exchanges.iter().all(|(_, host)| host == ".") {
             return Err(NoRoute::NullMx);
         }
+        exchanges = before(exchanges, own);
         // RFC 5321 §5.1: equal preferences in random order. What the peer cannot foresee is not
         // needed here, only that many senders spread.
         let start = std::collections::hash_map::RandomState::new();
@@ -122,10 +123,12 @@ fn mx(records: Vec<Item>) -> Vec<(u16, String)> {
 /// circles: a backup that asked itself would be told that it does not host the domain. Where nobody
 /// is before us all stay: asking ourselves is how it is refused, or taken if it is hosted by now.
 fn before(exchanges: Vec<(u16, String)>, own: &Domain) -> Vec<(u16, String)> {
-    let is_own = |host: &str| host.parse::<Domain>().is_ok_and(|host| host == *own);
+    let domain = |host: &str| host.parse::<Domain>().ok();
+    let is_own = |host: &str| domain(host).is_some_and(|host| host == *own);
     let ours = exchanges.iter().filter(|(_, host)| is_own(host)).map(|(at, _)| *at).min();
     match ours {
-        Some(ours) if exchanges.iter().any(|(at, _)| *at < ours) => {
+        // What is no name (a root that is not alone, RFC 7505 §3) is nobody to be asked.
+        Some(ours) if exchanges.iter().any(|(at, host)| *at < ours && domain(host).is_some()) => {
             exchanges.into_iter().filter(|(at, _)| *at < ours).collect()
         }
         _ => exchanges,

@@ -119,10 +119,13 @@ async fn a_backup_asks_neither_itself_nor_those_behind_it() {
         lab.says("b.test", "MX", Says::Mx(vec![(10, "mx1.b.test"), own, (30, "mx2.b.test")]));
         let told = one(&lab, &order("b.test", &[BOB])).await;
         assert_eq!(told, (Word::Temporary, 451, "4.4.1".into(), String::new()));
-        // Nobody is before us: we say whether we host it.
-        lab.says("b.test", "MX", Says::Mx(vec![own, (30, "mx2.b.test")]));
-        let told = one(&lab, &order("b.test", &[BOB])).await;
-        assert_eq!(told, (Word::Delivered, 250, "2.0.0".into(), "mx.a.test".into()));
+        // Nobody is before us, or what is none: we say whether we host it.
+        for before in [None, Some((0, "."))] {
+            let exchangers = before.into_iter().chain([own, (30, "mx2.b.test")]).collect();
+            lab.says("b.test", "MX", Says::Mx(exchangers));
+            let told = one(&lab, &order("b.test", &[BOB])).await;
+            assert_eq!(told, (Word::Delivered, 250, "2.0.0".into(), "mx.a.test".into()));
+        }
     })
     .await;
 }
