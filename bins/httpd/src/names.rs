@@ -20,6 +20,8 @@ use types::Domain;
 
 /// How long accountd has for an answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// A snapshot holds all domains: 20,000 with names of usual length are 2 MiB.
+const SNAPSHOTS: Limits = Limits { message_words: 1 << 20, ..Limits::SHORT_CALLS };
 /// The pause between two attempts while accountd is away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Domains that are kept.
@@ -61,7 +63,7 @@ impl Names {
 
     /// Keeps the table as accountd says, for ever.
     pub(crate) async fn follow(self, dialer: Dialer) {
-        let line: Line<door::Client> = Line::new(dialer, Limits::SHORT_CALLS);
+        let line: Line<door::Client> = Line::new(dialer, SNAPSHOTS);
         loop {
             if let Err(error) = self.follow_once(&line).await {
                 tracing::debug!(%error, "accountd is away; names stay as they are");
