@@ -46,7 +46,8 @@ pub(crate) const MEASURES: &[Measure] = &[
     of("10", "notice-p50", "end of DATA to EXISTS, 20 TLS connections, p50 ms", Must::Nothing),
     of("10", "notice-p95", "the same, p95 ms", Must::AtMost(19.0)),
     of("11", "idle", "1,000 idle TLS IMAP connections, KB each", Must::AtMost(50.0)),
-    of("12", "handshake-cpu", "IMAPS handshake, CPU ms", Must::AtMost(0.38)),
+    // 0.38 ms beside peers that took 0.41.
+    of("12", "handshake-cpu", "IMAPS handshake, CPU ms", Must::AtMostTimes(0.93)),
     of("12", "handshake", "IMAPS handshakes/s, 8 at once", Must::Nothing),
     of("13", "disk", "disk octets per 5 KB message", Must::AtMost(6000.0)),
     of("14", "memory", "all processes, nothing to do, MB", Must::AtMost(60.0)),
