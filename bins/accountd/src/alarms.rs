@@ -15,10 +15,12 @@ const KEPT: usize = 20;
 pub(crate) struct Alarms(Arc<Mutex<VecDeque<(UnixNanos, String)>>>);
 
 impl Alarms {
-    /// About an account. The same again only makes the one that is kept newer.
-    pub(crate) fn raise(&self, account: AccountId, what: &str, now: UnixNanos) {
-        tracing::error!(%account, what, "alarm");
-        let text = format!("account {account}: {what}");
+    /// About an account, or what belongs to none. The same again only makes the one that is kept
+    /// newer.
+    pub(crate) fn raise(&self, account: impl Into<Option<AccountId>>, what: &str, now: UnixNanos) {
+        let account = account.into();
+        tracing::error!(account = account.map(tracing::field::display), what, "alarm");
+        let text = about(account, what);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(_, known)| *known != text);
         kept.push_back((now, text));
@@ -27,9 +29,9 @@ impl Alarms {
         }
     }
 
-    /// Forgets what was said of an account in words that begin so: it is looked at anew.
-    pub(crate) fn forget(&self, account: AccountId, what: &str) {
-        let begins = format!("account {account}: {what}");
+    /// Forgets what was said of it in words that begin so: it is looked at anew.
+    pub(crate) fn forget(&self, account: impl Into<Option<AccountId>>, what: &str) {
+        let begins = about(account.into(), what);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(_, text)| !text.starts_with(&begins));
     }
@@ -46,6 +48,13 @@ impl Alarms {
             }
         };
         kept.iter().rev().map(tell).collect()
+    }
+}
+
+fn about(account: Option<AccountId>, what: &str) -> String {
+    match account {
+        Some(account) => format!("account {account}: {what}"),
+        None => format!("no account's: {what}"),
     }
 }
 
@@ -72,6 +81,12 @@ mod tests {
         alarms.forget(AccountId::from_bytes([2; 10]), "15");
         assert_eq!(alarms.told(at(40)).len(), KEPT, "another account's");
         alarms.forget(id, "15");
+        assert_eq!(alarms.told(at(40)).len(), KEPT - 1);
+        alarms.forget(None, "1");
+        assert_eq!(alarms.told(at(40)).len(), KEPT - 1, "an account's");
+        alarms.raise(None, "left", at(40));
+        assert_eq!(alarms.told(at(40))[0], "0 s ago: no account's: left");
+        alarms.forget(None, "left");
         assert_eq!(alarms.told(at(40)).len(), KEPT - 1);
     }
 }

@@ -45,6 +45,7 @@ mod names;
 mod narrowed;
 mod repeats;
 mod suspended;
+mod verified;
 
 const PASSWORD: &str = "correct horse";
 const DOMAINS: &str = r#"

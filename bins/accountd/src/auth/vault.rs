@@ -3,7 +3,7 @@
 use super::records::{Attempt, Records};
 use daemon::Workers;
 use std::collections::BTreeMap;
-use storage::Error;
+use storage::{Error, rusqlite::ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use types::AccountId;
 
@@ -27,14 +27,30 @@ pub(crate) enum VaultError {
     /// Too much waits already, or the thread has ended.
     #[error("the credential store is busy")]
     Busy,
-    /// What SQLite says.
+    /// The database is not what was written, or not ours to read: trying again does not help.
+    #[error("{0}")]
+    Unsound(String),
+    /// What else SQLite says; later it may work.
     #[error("{0}")]
     Storage(String),
 }
 
 impl From<Error> for VaultError {
     fn from(error: Error) -> Self {
-        VaultError::Storage(error.to_string())
+        let text = error.to_string();
+        match error {
+            Error::Damaged(_) | Error::Newer { .. } | Error::Foreign(_) => Self::Unsound(text),
+            // A table or a column is not there, or not of its type.
+            Error::Fault(fault) if fault.sqlite_error_code() != Some(ErrorCode::OutOfMemory) => {
+                Self::Unsound(text)
+            }
+            Error::Fault(_)
+            | Error::DiskFull(_)
+            | Error::ReadOnly(_)
+            | Error::SyncFailed(_)
+            | Error::Io(_)
+            | Error::Busy => Self::Storage(text),
+        }
     }
 }
 

@@ -59,8 +59,27 @@ impl AdminServer {
 const FOUND: &str = "verify left";
 
 impl AdminServer {
+    /// What is wrong with the credentials of an account, or with those of none.
+    async fn credentials(
+        &self,
+        account: Option<(AccountId, &str)>,
+    ) -> Result<Vec<Finding>, Trouble> {
+        let (id, database) = match account {
+            Some((id, _)) => (Some(id), "auth.db"),
+            None => (None, "accountd.db"),
+        };
+        let found = self.service.authority.vault.run(move |records| records.check(id)).await;
+        match account {
+            // Whatever was found is about files that are gone.
+            Some((id, name)) if !self.service.store.has_account(id) => {
+                Err(Trouble::no_account(name))
+            }
+            Some(_) | None => of_credentials(database, found),
+        }
+    }
+
     /// What a check found stays an alarm until a later check finds nothing.
-    fn tell_findings(&self, account: AccountId, findings: &[Finding]) {
+    fn tell_findings(&self, account: Option<AccountId>, findings: &[Finding]) {
         let alarms = &self.service.alarms;
         alarms.forget(account, FOUND);
         let left = findings.iter().filter(|finding| !finding.fixed);
@@ -244,13 +263,25 @@ impl account_admin::Server for AdminServer {
         let (fix, sink) = (params.get_fix(), params.get_progress()?);
         if name.is_empty() {
             // What belongs to no account.
-            let found = self.service.authority.vault.run(|records| records.check(None)).await;
-            let place = "accountd/accountd.db";
-            set_findings(results.get(), (name, place), &of_credentials("accountd.db", found));
+            match self.credentials(None).await {
+                Ok(findings) => {
+                    self.tell_findings(None, &findings);
+                    set_findings(results.get(), (name, None), &findings);
+                }
+                Err(trouble) => set_problem(results.get().init_problem(), Err(trouble)),
+            }
             return Ok(());
         }
         let id = match self.service.id_of(name) {
             Ok(id) => id,
+            Err(trouble) => {
+                set_problem(results.get().init_problem(), Err(trouble));
+                return Ok(());
+            }
+        };
+        // First: where they cannot be looked at now, what is mended would not be told.
+        let credentials = match self.credentials(Some((id, name))).await {
+            Ok(findings) => findings,
             Err(trouble) => {
                 set_problem(results.get().init_problem(), Err(trouble));
                 return Ok(());
@@ -283,11 +314,9 @@ impl account_admin::Server for AdminServer {
         let mut to = results.get();
         match findings {
             Ok(mut findings) => {
-                let vault = &self.service.authority.vault;
-                let found = vault.run(move |records| records.check(Some(id))).await;
-                findings.extend(of_credentials("auth.db", found));
-                self.tell_findings(id, &findings);
-                set_findings(to, (name, &format!("accountd/accounts/{id}")), &findings);
+                findings.extend(credentials);
+                self.tell_findings(Some(id), &findings);
+                set_findings(to, (name, Some(id)), &findings);
             }
             Err(error) => {
                 set_problem(to.reborrow().init_problem(), Err(Trouble::from(error)));
@@ -550,22 +579,29 @@ impl account_admin::Server for AdminServer {
 }
 
 /// What is wrong with a database of credentials, as findings.
-fn of_credentials(database: &str, found: Result<Vec<String>, VaultError>) -> Vec<Finding> {
-    // One that cannot be looked at is not sound.
-    let found = found.unwrap_or_else(|error| vec![error.to_string()]);
+fn of_credentials(
+    database: &str,
+    found: Result<Vec<String>, VaultError>,
+) -> Result<Vec<Finding>, Trouble> {
+    let found = match found {
+        Ok(found) => found,
+        Err(VaultError::Unsound(what)) => vec![what],
+        // Nothing is known of it.
+        Err(error @ (VaultError::Busy | VaultError::Storage(_))) => return Err(error.into()),
+    };
     let finding = |what: String| Finding {
         check: Check::Credentials,
         what: format!("{database}: {what}"),
         fixed: false,
         fixable: false,
     };
-    found.into_iter().map(finding).collect()
+    Ok(found.into_iter().map(finding).collect())
 }
 
-/// Tells findings of what has this name and lies at this place.
+/// Tells findings of the account of this name, or of what belongs to none.
 fn set_findings(
     to: account_admin::account_verify_results::Builder<'_>,
-    (name, place): (&str, &str),
+    (name, account): (&str, Option<AccountId>),
     findings: &[Finding],
 ) {
     let mut list = to.init_findings(wire::count(findings.len()));
@@ -575,12 +611,12 @@ fn set_findings(
         one.set_class(class(finding.check));
         one.set_text(finding.what.as_str());
         one.set_fixed(finding.fixed);
-        one.set_command(command(finding, name, place).as_str());
+        one.set_command(command(finding, name, account).as_str());
     }
 }
 
 /// What helps with a finding.
-fn command(finding: &Finding, name: &str, place: &str) -> String {
+fn command(finding: &Finding, name: &str, account: Option<AccountId>) -> String {
     if finding.fixed {
         String::new()
     } else if finding.fixable {
@@ -588,7 +624,15 @@ fn command(finding: &Finding, name: &str, place: &str) -> String {
     } else if finding.check == Check::Names {
         "rename the mailbox in a mail program".to_owned()
     } else {
-        // Nobody can guess what was there.
+        // Nobody can guess what was there. Mail has come since the backup: only what is damaged is
+        // brought back.
+        let place = match account {
+            None => "accountd/accountd.db".to_owned(),
+            Some(id) if finding.check == Check::Credentials => {
+                format!("accountd/accounts/{id}/auth.db")
+            }
+            Some(id) => format!("accountd/accounts/{id}"),
+        };
         format!("moxctl stop, then bring back {place} from the backup")
     }
 }
@@ -608,5 +652,40 @@ fn class(check: Check) -> &'static str {
         Check::Annotations => "annotations",
         Check::Junk => "junk",
         Check::Credentials => "credentials",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::Error;
+
+    #[test]
+    fn only_what_stays_wrong_is_a_finding() {
+        for (error, is_found) in [
+            (Error::Damaged("x".into()), true),
+            (Error::Foreign(7), true),
+            (Error::Newer { min_reader: 9, known: 1 }, true),
+            (Error::Fault(storage::rusqlite::Error::QueryReturnedNoRows), true),
+            (Error::DiskFull("x".into()), false),
+            (Error::ReadOnly("x".into()), false),
+            (Error::SyncFailed("x".into()), false),
+            (Error::Io("x".into()), false),
+            (Error::Busy, false),
+        ] {
+            let text = error.to_string();
+            match of_credentials("auth.db", Err(error.into())) {
+                Ok(found) => {
+                    assert!(is_found, "{text}");
+                    assert_eq!(found[0].what, format!("auth.db: {text}"));
+                }
+                Err(trouble) => {
+                    assert!(!is_found, "{text}");
+                    assert_eq!((trouble.kind, &trouble.text), (ProblemKind::Temporary, &text));
+                }
+            }
+        }
+        let busy = of_credentials("auth.db", Err(VaultError::Busy)).unwrap_err();
+        assert_eq!(busy.kind, ProblemKind::Temporary);
     }
 }

@@ -123,6 +123,11 @@ impl Store {
         self.pool.root().join(id.to_string())
     }
 
+    /// Whether the account has a folder.
+    pub fn has_account(&self, id: AccountId) -> bool {
+        self.pool.ports().disk.exists(&self.folder(id))
+    }
+
     /// Ends all threads after what they are doing; every later call says [`StoreError::Stopped`].
     /// Blocks for that long.
     pub fn stop(&self) {
