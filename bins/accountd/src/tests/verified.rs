@@ -23,9 +23,9 @@ async fn verify(
     let answer = response.get().unwrap();
     let text = |text: capnp::Result<capnp::text::Reader<'_>>| text.unwrap().to_string().unwrap();
     let problem = answer.get_problem().unwrap();
-    match problem.get_kind().unwrap() {
-        problem::Kind::None => {}
-        kind => return Err((kind, text(problem.get_text()))),
+    let kind = problem.get_kind().unwrap();
+    if kind != problem::Kind::None {
+        return Err((kind, text(problem.get_text())));
     }
     let findings = answer.get_findings().unwrap().iter();
     Ok(findings.map(|f| (text(f.get_text()), text(f.get_command()))).collect())
