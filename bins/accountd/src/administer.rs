@@ -424,6 +424,9 @@ impl Service {
         });
         let of_directory = unsound.into_iter().chain(parted).chain(postmaster);
         lines.extend(of_directory.chain(alarms).map(|what| ("alarm".to_owned(), what)));
+        if !self.keyholder.knows_domains() {
+            self.tell_hosted().await;
+        }
         let host = &self.settings.hostname;
         let domains = snapshot.directory.domains().map(|(name, _)| name);
         let domains = domains.filter(|name| *name != host).take(MAX_SHOWN_DOMAINS);
