@@ -303,4 +303,21 @@ fn json_is_an_object_a_line_whatever_is_asked() {
     let mut nowhere = Command::new(binary("moxctl"));
     nowhere.args(["--control", "/nonexistent", "status"]);
     assert_eq!(nowhere.output().unwrap().status.code(), Some(3));
+    // A reader of alarms must not take it for a server without any.
+    let silent = nowhere.arg("--json").output().unwrap();
+    assert_eq!((silent.stdout.as_slice(), silent.status.code()), (&b""[..], Some(3)));
+}
+
+#[test]
+fn records_of_keys_are_told_by_a_keyholder_that_has_just_begun() {
+    let tree = Tree::start();
+    assert_eq!(moxctl(&tree, &["domain", "add", "kept.example", ""]).1, 0);
+    let records = || moxctl(&tree, &["status"]).0.matches("._domainkey.kept.example").count();
+    assert!(wait_until(PATIENCE, || records() == 2));
+    let before = tree.pid(Role::Keyholder, 0);
+    assert_eq!(moxctl(&tree, &["restart", "keyholder"]).1, 0);
+    let is_another = || tree.pid(Role::Keyholder, 0).is_some_and(|pid| Some(pid) != before);
+    assert!(wait_until(PATIENCE, is_another));
+    // Nothing is signed meanwhile.
+    assert!(wait_until(PATIENCE, || records() == 2), "{}", moxctl(&tree, &["status"]).0);
 }

@@ -172,7 +172,10 @@ fn missing_walls(processes: &[Value]) -> Vec<String> {
 pub(crate) fn status(sockets: &Sockets, output: Output) -> Result<(), Failure> {
     let mut told = Vec::new();
     let done = tell_status(sockets, &mut told);
-    output.facts(&told);
+    // Of a server that is not there, not even that it has no alarms.
+    if done.is_ok() || !told.is_empty() {
+        output.facts(&told);
+    }
     done
 }
 
