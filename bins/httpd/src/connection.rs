@@ -10,7 +10,7 @@ use config::limits;
 use daemon::{Count, Figures, Stop, Time};
 use http_body_util::Full;
 use hyper::{
-    Request, Response,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header::HOST,
     server::conn::{http1, http2},
@@ -222,6 +222,11 @@ fn answer(service: &Service, request: &Request<Incoming>, peer: IpAddr) -> Answe
         }
     }
     let uri = request.uri();
+    // RFC 9112 §3.2: more than one Host is 400; §3.2.4: `*` is for OPTIONS alone.
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (uri.path() == "*" && request.method() != Method::OPTIONS) {
+        return Answer::status(StatusCode::BAD_REQUEST);
+    }
     // RFC 9113 §8.3.1: HTTP/2 names the host in :authority, which is in the URI here.
     let authority = uri.authority().map(|authority| authority.as_str());
     let asked = Asked {

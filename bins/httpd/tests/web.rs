@@ -228,6 +228,9 @@ async fn pages_in_clear_text() {
             let post = get("/", "Content-Length: 3\r\n").replace("GET", "POST") + "a=b";
             assert!(talk(web.clear, &post).await.starts_with("HTTP/1.1 405"));
             assert!(talk(web.clear, "rubbish\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+            let hosts = get("/", "Host: evil.example\r\n");
+            assert!(talk(web.clear, &hosts).await.starts_with("HTTP/1.1 400"));
+            assert!(talk(web.clear, &get("*", "")).await.starts_with("HTTP/1.1 400"));
             // Two requests at once are two answers.
             let two = get("/healthz", "").replace("close", "keep-alive") + &get("/healthz", "");
             assert_eq!(talk(web.clear, &two).await.matches("HTTP/1.1 200").count(), 2);
