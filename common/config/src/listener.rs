@@ -290,6 +290,9 @@ pub(crate) fn read_all(at: &Section<'_>) -> BTreeMap<String, Listener> {
             section.fault("a listener's name is 1 to 32 of a-z, 0-9, - and _");
         }
         let listener = Listener::read(&section);
+        if listener.services.is_empty() {
+            section.fault("no service is on: it would serve nobody");
+        }
         for (kind, address) in listener.sockets() {
             let service = format!("{name}.{}", kind.name());
             if let Some(other) = bound.insert(address, service.clone()) {

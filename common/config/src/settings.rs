@@ -494,6 +494,7 @@ mod tests {
         let head = "hostname = \"a.example\"\n[listener.x]\nips = [\"127.0.0.1\"]\n";
         for (text, wanted) in [
             ("imaps = {}", "imaps needs TLS"),
+            ("", "2:1: no service is on"),
             ("smtp = {}\nhttp = { port = 25 }", "smtp and http share port 25"),
             ("smtp = {}\n[listener.y]\nips = [\"127.0.0.1\"]\nsmtp = {}", "both bind 127.0.0.1:25"),
             ("tls = { cert_file = \"c\" }", "tls needs cert_file and key_file"),

@@ -143,7 +143,7 @@ fn every_key_is_refused_a_wrong_value_at_its_place() {
 
 #[test]
 fn what_is_missing_makes_no_other_key_unknown() {
-    let text = "pedantic = true\n[postmaster]\nmailbox = \"In\"\n[listener.x]\nips = [\"127.0.0.1\"]\n\
+    let text = "pedantic = true\n[postmaster]\nmailbox = \"In\"\n[listener.x]\nips = [\"127.0.0.1\"]\nsmtp = {}\n\
                 [listener.x.tls]\nmin_version = \"1.3\"\nclient_auth = false\n";
     let problems = config::Static::parse(text, "mox.toml").unwrap_err();
     let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
