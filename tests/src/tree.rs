@@ -462,6 +462,27 @@ pub fn kill(pid: u32, signal: rustix::process::Signal) -> std::io::Result<()> {
     Ok(rustix::process::kill_process(pid, signal)?)
 }
 
+/// Stops a process and waits until each of its threads stands still: the signal reaches one, which
+/// tells the others when it is its turn to run.
+///
+/// # Errors
+/// As [`kill`].
+///
+/// # Panics
+/// If it does not stop.
+pub fn stop(pid: u32) -> std::io::Result<()> {
+    kill(pid, rustix::process::Signal::STOP)?;
+    let stands = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+        // Behind the name, which may hold anything.
+        stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    };
+    let all =
+        || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|mut tasks| tasks.all(stands));
+    assert!(wait_until(START, all), "process {pid} does not stop");
+    Ok(())
+}
+
 /// Looks again and again, until it holds or the time is over; whether it holds.
 #[must_use]
 pub fn wait_until(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {

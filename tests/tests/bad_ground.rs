@@ -166,7 +166,7 @@ fn a_database_that_cannot_be_used_concerns_no_other_account() {
 /// Has a process find things like this at its next start.
 fn between_two_lives(tree: &Tree, role: Role, spoil: impl FnOnce()) {
     let pid = tree.pid(role, 0);
-    kill(tree.supervisor(), Signal::STOP).unwrap();
+    mox_tests::tree::stop(tree.supervisor()).unwrap();
     // One that cannot start is between two attempts, or ends by itself.
     if let Some(pid) = pid.filter(|pid| kill(*pid, Signal::KILL).is_ok()) {
         assert!(wait_until(PATIENCE, || is_dead(pid)), "{role} outlives SIGKILL");
@@ -263,7 +263,8 @@ fn credentials_that_cannot_be_read_concern_one_account() {
         let refused = Imap::log_in(tree.address(143), "ann@localhost", PASSWORD).map(drop);
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("NO [UNAVAILABLE]"), "{said}: {refused}");
-        assert!(tree.logs().contains(said), "nobody says that {said}");
+        let is_said = || tree.logs().contains(said);
+        assert!(wait_until(PATIENCE, is_said), "nobody says that {said}");
         // Her mail is in another database.
         assert_eq!(send(&tree, "ann@localhost", &format!("m{n}")).unwrap().code, 250);
         between_two_lives(&tree, Role::Accountd, || {
@@ -360,7 +361,7 @@ fn a_disk_that_can_be_written_to_again_needs_no_restart() {
     let supervisor = tree.supervisor();
     // Only while nobody has a file open for writing: so all die, and stay dead for a moment.
     let all: Vec<u32> = tree.processes().into_iter().map(|process| process.pid).collect();
-    kill(supervisor, Signal::STOP).unwrap();
+    mox_tests::tree::stop(supervisor).unwrap();
     for pid in &all {
         kill(*pid, Signal::KILL).unwrap();
     }

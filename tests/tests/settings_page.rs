@@ -52,7 +52,7 @@ fn what_mail_programs_are_told_follows_the_directory() {
 
     // accountd is stopped where it stands: the last word counts.
     let accountd = tree.pid(Role::Accountd, 0).unwrap();
-    mox_tests::tree::kill(accountd, rustix::process::Signal::STOP).unwrap();
+    mox_tests::tree::stop(accountd).unwrap();
     assert!(is_told("one.a.example"), "without accountd the last word counts");
     mox_tests::tree::kill(accountd, rustix::process::Signal::CONT).unwrap();
     tree.kill_and_wait(Role::Accountd, 0);

@@ -112,7 +112,7 @@ fn a_stopped_keyholder_stalls_nobody_who_is_in() {
     let mut inside = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
     let mut tls = Client::default().connect(dial(tree.address(993))).unwrap();
     let keyholder = tree.pid(Role::Keyholder, 0).unwrap();
-    kill(keyholder, Signal::STOP).unwrap();
+    mox_tests::tree::stop(keyholder).unwrap();
     let clients: Vec<_> = (0..20)
         .map(|_| {
             let address = tree.address(993);

@@ -26,7 +26,7 @@ struct Stopped(u32);
 impl Stopped {
     fn new(tree: &Tree, role: Role, instance: u16) -> Self {
         let pid = tree.pid(role, instance).unwrap();
-        kill(pid, Signal::STOP).unwrap();
+        mox_tests::tree::stop(pid).unwrap();
         Self(pid)
     }
 }
