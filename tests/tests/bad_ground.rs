@@ -165,7 +165,13 @@ fn a_database_that_cannot_be_used_concerns_no_other_account() {
 
 /// Has a process find things like this at its next start.
 fn between_two_lives(tree: &Tree, role: Role, spoil: impl FnOnce()) {
-    let pid = tree.pid(role, 0);
+    // Not one whose death the supervisor has yet to hear of: another is started then.
+    let mut pid = None;
+    let is_so = || {
+        pid = tree.pid(role, 0);
+        pid.is_none_or(|pid| !is_dead(pid))
+    };
+    assert!(wait_until(PATIENCE, is_so), "the supervisor does not hear that {role} is dead");
     mox_tests::tree::stop(tree.supervisor()).unwrap();
     // One that cannot start is between two attempts, or ends by itself.
     if let Some(pid) = pid.filter(|pid| kill(*pid, Signal::KILL).is_ok()) {
