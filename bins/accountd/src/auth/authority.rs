@@ -66,7 +66,7 @@ impl Failure {
     }
 
     /// Whether it counts against the address. What is our fault, or proved a right password, does
-    /// not.
+    /// not; who gives up is counted by himself, for the minute alone.
     fn counts(&self) -> bool {
         match self {
             Failure::BadCredentials | Failure::BadMessage | Failure::ChannelBinding => true,

@@ -17,16 +17,20 @@ const MAX_A_SECOND: u32 = 600;
 pub(crate) struct LookUps(RefCell<BTreeMap<u8, (Instant, u32)>>);
 
 impl LookUps {
-    /// Counts one, unless the face has had its share.
+    /// Counts one, unless the face has had its share; that is an alarm, once in a second.
     pub(crate) fn may(&self, role: u8, now: Instant) -> bool {
         let mut all = self.0.borrow_mut();
         let (began, count) = all.entry(role).or_insert((now, 0));
         if now.saturating_duration_since(*began) >= Duration::from_secs(1) {
             (*began, *count) = (now, 0);
         }
-        let may = *count < MAX_A_SECOND;
-        *count += u32::from(may);
-        may
+        if *count == MAX_A_SECOND {
+            let edge = ipc::Role::from_number(role).map(tracing::field::display);
+            tracing::error!(edge, "ALARM: more names looked up than this process should need");
+        }
+        // One above the limit is enough to know that it was said.
+        *count = count.saturating_add(1).min(MAX_A_SECOND + 1);
+        *count <= MAX_A_SECOND
     }
 }
 
