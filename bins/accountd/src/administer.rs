@@ -122,7 +122,7 @@ impl Service {
         self.directories.would_accept(&edit)?;
         self.make(id).await?;
         if let Some(password) = prepared {
-            self.authority.set_password(id, password).await?;
+            self.authority.set_password(id, std::slice::from_ref(address), password).await?;
         }
         self.directories.change(&edit)?;
         tracing::info!(account = name, %id, "account made");
@@ -200,7 +200,10 @@ impl Service {
     pub(crate) async fn account_password(&self, name: &str, password: &str) -> Result<(), Trouble> {
         let id = self.id_of(name)?;
         let password = opaque::prepare_new(password)?;
-        self.authority.set_password(id, password).await?;
+        let snapshot = self.directories.now();
+        let account = snapshot.directory.account(name);
+        let addresses = account.map_or(&[][..], |account| &account.addresses);
+        self.authority.set_password(id, addresses, password).await?;
         Ok(())
     }
 

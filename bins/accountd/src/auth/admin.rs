@@ -18,7 +18,7 @@ pub(crate) struct AdminProof {
 impl Authority {
     /// Sets the administrators' password.
     pub(crate) async fn set_admin_password(&self, password: Secret<String>) -> Result<(), Failure> {
-        let verifier = self.derive(&Peer::ourselves(), password).await?;
+        let verifier = self.derive(&password).await?;
         let sealed = self.pepper.seal(NOBODY, &verifier.encode()).await?;
         let changes = Arc::clone(&self.admin_changes);
         // Counted where it is written, directly behind that and whether or not the writing was heard

@@ -10,6 +10,7 @@ use super::{
     live::{Basis, Live, Lives},
     look_ups::LookUps,
     opaque,
+    passwords::Shown,
     pepper::{Pepper, PepperError},
     records::{Attempt, ClientKey, Sealed},
     sasl::{self, Claim, Fault, Mechanism, Next, ScramWaiting, Waiting},
@@ -17,7 +18,7 @@ use super::{
     ticket::{Credential, EdgeId, LIFETIME, Scope, Ticket},
     ticket_keys::TicketKeys,
     vault::{Vault, VaultError},
-    verifier::{SALT, Verifier},
+    verifier::{NameKeys, SALT, Verifier},
 };
 use crate::{directory::Directories, peer::Peer};
 use std::{
@@ -138,13 +139,15 @@ pub(crate) struct Exchange {
 
 enum State {
     Waiting(Waiting),
-    Scram { waiting: Box<ScramWaiting>, user: Box<User> },
+    Scram { waiting: Box<ScramWaiting>, user: Box<User>, keys: Box<NameKeys> },
 }
 
 /// A name and what it is checked against; of a decoy if it is nobody's.
 struct User {
     typed: String,
     known: Option<Known>,
+    /// What SCRAM calls it by; its own whether or not it is somebody's.
+    salt: [u8; SALT],
     verifier: Verifier,
     generation: u64,
 }
@@ -185,7 +188,7 @@ impl Authority {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|_| Failure::Temporary)?;
         let password: String = random.iter().map(|b| format!("{b:02x}")).collect();
-        let verifier = self.derive(&Peer::ourselves(), Secret::new(password)).await?;
+        let verifier = self.derive(&Secret::new(password)).await?;
         let sealed = self.pepper.seal(NOBODY, &verifier.encode()).await?;
         self.vault.run(move |records| records.set_verifier(DECOY, &sealed)).await?;
         Ok(())
@@ -237,11 +240,11 @@ impl Authority {
                 Ok(next) => self.next(mechanism, peer, edge, next).await,
                 Err(fault) => self.refuse(mechanism, &peer, edge, "", None, fault.into()),
             },
-            State::Scram { waiting, user } => {
+            State::Scram { waiting, user, keys } => {
                 if !self.reserve(&peer) {
                     return Step::Failure(Failure::TooManyFailures);
                 }
-                let (stored, server) = user.verifier.scram(waiting.hash);
+                let (stored, server) = keys.of(waiting.hash);
                 let checked = waiting.challenged.finish(message, waiting.hash, stored, server);
                 let known = user.known.clone();
                 let outcome = match checked {
@@ -300,10 +303,11 @@ impl Authority {
             }
             Next::Check(Claim::Scram { first, hash }) => {
                 match self.challenge(edge, first, hash).await {
-                    Ok((waiting, user)) => {
+                    Ok((waiting, user, keys)) => {
                         let prompt = waiting.challenged.message().to_vec();
-                        let state =
-                            State::Scram { waiting: Box::new(waiting), user: Box::new(user) };
+                        let (waiting, user, keys) =
+                            (Box::new(waiting), Box::new(user), Box::new(keys));
+                        let state = State::Scram { waiting, user, keys };
                         Step::Challenge(prompt, Exchange { mechanism, peer, edge, state })
                     }
                     Err(failure) => Step::Failure(failure),
@@ -317,13 +321,14 @@ impl Authority {
         edge: EdgeId,
         first: ClientFirst,
         hash: super::scram::Hash,
-    ) -> Result<(ScramWaiting, User), Failure> {
+    ) -> Result<(ScramWaiting, User, NameKeys), Failure> {
         let user = self.look_up(edge, &first.user).await?;
+        let nobodys = NameKeys::of_no_password(user.salt).map_err(|_| Failure::Temporary)?;
+        let keys = user.verifier.keys_for(&user.salt).cloned().unwrap_or(nobodys);
         let mut fresh = [0; 18];
         getrandom::fill(&mut fresh).map_err(|_| Failure::Temporary)?;
-        let challenged =
-            first.challenge(&user.verifier.scram_salt, user.verifier.scram_iterations, &fresh);
-        Ok((ScramWaiting { challenged, hash }, user))
+        let challenged = first.challenge(&keys.salt, keys.iterations, &fresh);
+        Ok((ScramWaiting { challenged, hash }, user, keys))
     }
 
     /// Whose a typed name is.
@@ -362,16 +367,11 @@ impl Authority {
             .await?;
         let (is_own, sealed) = found.ok_or(Failure::Temporary)?;
         let owner = account.filter(|_| is_own);
-        let invented = self.pepper.mac(NOBODY, format!("salt {canonical}").as_bytes()).await?;
+        let salt = self.salt(&canonical).await?;
         let plain = self.pepper.open(owner.unwrap_or(NOBODY), &sealed.sealed).await?;
-        let mut verifier = Verifier::decode(&plain).ok_or(PepperError::Damaged)?;
-        if owner.is_none() {
-            // The same salt for the same name each time, like a real one.
-            let salt = invented.first_chunk::<SALT>().ok_or(Failure::Temporary)?;
-            verifier.scram_salt = *salt;
-        }
+        let verifier = Verifier::decode(&plain).ok_or(PepperError::Damaged)?;
         let known = owner.map(|account| Known { account, login });
-        Ok(User { typed: typed.to_owned(), known, verifier, generation: sealed.generation })
+        Ok(User { typed: typed.to_owned(), known, salt, verifier, generation: sealed.generation })
     }
 
     async fn check_password(
@@ -391,16 +391,18 @@ impl Authority {
             Ok(prepared) => (prepared, true),
             Err(_) => (Secret::new("?".to_owned()), false),
         };
-        let verifier = user.verifier;
-        let checked =
-            self.hashing.run(peer.ip, move |hasher| verifier.check(hasher, &password)).await;
+        let (verifier, shown) = (user.verifier.clone(), password.clone());
+        let checked = self.hashing.run(peer.ip, move |hasher| verifier.check(hasher, &shown)).await;
         let is_right = match checked {
             Ok(Ok(is_right)) => is_right && is_possible,
             Ok(Err(_)) | Err(_) => return (account, Err(Failure::Temporary)),
         };
         match user.known {
             Some(known) if is_right => {
-                (account, self.proved(known, Credential::Password, user.generation).await)
+                let User { salt, verifier, generation, .. } = user;
+                let shown = Shown { account: known.account, salt, verifier, generation };
+                self.learn(peer, shown, &password).await;
+                (account, self.proved(known, Credential::Password, generation).await)
             }
             Some(_) | None => (account, Err(Failure::BadCredentials)),
         }
@@ -643,40 +645,6 @@ impl Authority {
         }
         ticket.expires = (self.boot_clock)() + LIFETIME;
         Ok(Some(self.ticket_keys.keys().seal(&ticket)))
-    }
-
-    pub(super) async fn derive(
-        &self,
-        peer: &Peer,
-        password: Secret<String>,
-    ) -> Result<Verifier, Failure> {
-        match self.hashing.run(peer.ip, move |hasher| Verifier::derive(hasher, &password)).await {
-            Ok(Ok(verifier)) => Ok(verifier),
-            Ok(Err(_)) | Err(_) => Err(Failure::Temporary),
-        }
-    }
-
-    /// Sets an account's password and ends the sessions that rest on the old one.
-    pub(crate) async fn set_password(
-        &self,
-        account: AccountId,
-        password: Secret<String>,
-    ) -> Result<(), Failure> {
-        let verifier = self.derive(&Peer::ourselves(), password).await?;
-        let sealed = self.pepper.seal(account, &verifier.encode()).await?;
-        let now = self.clock.now();
-        let why = "the password was changed";
-        let is_of_password = |basis: &Basis| basis.credential == Credential::Password;
-        // Whoever asked may go away behind the commit, and then nobody comes to the next lines.
-        let unheard = self.lives.unless_heard(account, why, is_of_password);
-        let set = self.vault.run(move |records| records.set_password(account, &sealed, now)).await;
-        unheard.heard();
-        let generation = set?;
-        let ended = self
-            .lives
-            .revoke(account, why, |basis| is_of_password(basis) && basis.generation != generation);
-        tracing::info!(%account, ended, "password set");
-        Ok(())
     }
 
     /// Ends everything of an account: it was disabled or removed.

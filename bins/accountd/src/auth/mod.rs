@@ -7,6 +7,7 @@ pub(crate) mod limiter;
 pub(crate) mod live;
 pub(crate) mod look_ups;
 pub(crate) mod opaque;
+mod passwords;
 pub(crate) mod pepper;
 pub(crate) mod records;
 pub(crate) mod sasl;

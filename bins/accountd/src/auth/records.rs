@@ -174,6 +174,24 @@ impl Records {
         })
     }
 
+    /// Writes the same password with more keys: its generation stays. False when it is another one by
+    /// now.
+    pub(crate) fn amend_password(
+        &mut self,
+        account: AccountId,
+        generation: u64,
+        sealed: &[u8],
+    ) -> Result<bool, Error> {
+        self.of(account)?.write(|w| {
+            w.execute(
+                "UPDATE password SET sealed = ?1 WHERE one = 1 AND generation = ?2",
+                params![sealed, generation.cast_signed()],
+            )
+            .map(|changed| changed == 1)
+            .map_err(Error::from)
+        })
+    }
+
     /// The generations that tickets and sessions are checked against.
     pub(crate) fn generations(&mut self, account: AccountId) -> Result<Generations, Error> {
         self.of(account)?.read(|c| {

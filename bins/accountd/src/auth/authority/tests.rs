@@ -23,6 +23,7 @@ localpart_separators = ["+"]
 [account.ann]
 id = "aaaaaaaaaaaaaaab"
 [account.ann.address."ann@example.org"]
+[account.ann.address."anna@example.org"]
 [account.bob]
 id = "aaaaaaaaaaaaaaac"
 [account.bob.address."bob@example.org"]
@@ -72,8 +73,16 @@ async fn bench() -> Bench {
         admin_changes: Arc::default(),
     });
     authority.prepare().await.unwrap();
-    authority.set_password(ann(), Secret::new(PASSWORD.into())).await.unwrap();
-    Bench { authority, pepper, clock, folder }
+    let bench = Bench { authority, pepper, clock, folder };
+    set_password(&bench, ann(), &["ann@example.org"], PASSWORD).await;
+    bench
+}
+
+/// Sets a password, to be proved with these names at once.
+async fn set_password(bench: &Bench, account: AccountId, names: &[&str], password: &str) {
+    let names: Vec<Address> = names.iter().map(|name| name.parse().unwrap()).collect();
+    let set = bench.authority.set_password(account, &names, Secret::new(password.into()));
+    set.await.unwrap();
 }
 
 fn ann() -> AccountId {
@@ -215,10 +224,11 @@ async fn nobody_cannot_be_told_from_somebody() {
         ["SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
     let bench = bench().await;
     let cas = "aaaaaaaaaaaaaaad".parse().unwrap();
-    bench.authority.set_password(cas, Secret::new(PASSWORD.into())).await.unwrap();
-    // Known, without a password, disabled; unknown localpart, unknown domain, no address at all.
+    set_password(&bench, cas, &["cas@example.org"], PASSWORD).await;
+    // Known, known without keys for that name, without a password, disabled; unknown localpart, unknown domain, no address at all.
     for user in [
         "ann@example.org",
+        "anna@example.org",
         "bob@example.org",
         "cas@example.org",
         "x@example.org",
@@ -253,9 +263,63 @@ async fn nobody_cannot_be_told_from_somebody() {
         salts.dedup();
         assert_eq!(salts.len(), 1, "{user}");
     }
-    let (one, _) = scram(&bench, "SCRAM-SHA-1", "x@example.org", "w").await;
-    let (two, _) = scram(&bench, "SCRAM-SHA-1", "y@example.org", "w").await;
-    assert_ne!(one.split(',').nth(1), two.split(',').nth(1), "another salt for another name");
+}
+
+/// The salt that a name is shown.
+async fn salt(bench: &Bench, name: &str) -> String {
+    bench.authority.failed.borrow_mut().clear();
+    let (first, _) = scram(bench, "SCRAM-SHA-1", name, "w").await;
+    first.split(',').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_salt_tells_nothing_but_the_name() {
+    let bench = bench().await;
+    let names =
+        ["ann@example.org", "anna@example.org", "bob@example.org", "x@example.org", "y@x.y"];
+    let salts = async || {
+        let mut salts = Vec::new();
+        for name in names {
+            salts.push(salt(&bench, name).await);
+        }
+        salts
+    };
+    let before = salts().await;
+    let different: std::collections::BTreeSet<&String> = before.iter().collect();
+    assert_eq!(different.len(), names.len(), "each name has its own, also those of one account");
+    // Neither a changed password nor a first one, nor a name that becomes somebody's, shows.
+    set_password(&bench, ann(), &names[..2], "another one").await;
+    set_password(&bench, "aaaaaaaaaaaaaaac".parse().unwrap(), &names[2..3], PASSWORD).await;
+    let becomes = Edit::AddressAdd { account: "bob", address: names[3] };
+    bench.authority.directories.change(&becomes).unwrap();
+    assert_eq!(salts().await, before);
+    for name in &names[..2] {
+        let (_, result) = scram(&bench, "SCRAM-SHA-256", name, "another one").await;
+        assert_eq!(result.unwrap().basis.account, ann(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_came_later_gets_its_keys_from_a_password_that_is_shown() {
+    let bench = bench().await;
+    let proved = plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
+    let session = bench.authority.admit(proved).await.unwrap();
+    let later = "anna@example.org";
+    let by_scram = async || scram(&bench, "SCRAM-SHA-256", later, PASSWORD).await.1;
+    let seals = bench.pepper.seals.get();
+    assert_eq!(by_scram().await.unwrap_err(), Failure::BadCredentials);
+    assert_eq!(plain(&bench, later, "wrong").await.unwrap_err(), Failure::BadCredentials);
+    assert_eq!(by_scram().await.unwrap_err(), Failure::BadCredentials);
+    assert_eq!(bench.pepper.seals.get(), seals, "a wrong password teaches nothing");
+    plain(&bench, later, PASSWORD).await.unwrap();
+    assert_eq!(by_scram().await.unwrap().basis.account, ann());
+    assert_eq!(bench.pepper.seals.get(), seals + 1);
+    plain(&bench, later, PASSWORD).await.unwrap();
+    assert_eq!(bench.pepper.seals.get(), seals + 1, "once is enough");
+    // It is the same password still: nobody's session ends, and the other name goes on.
+    assert!(session.live.check().is_ok());
+    let (_, result) = scram(&bench, "SCRAM-SHA-1", "ann@example.org", PASSWORD).await;
+    result.unwrap();
 }
 
 #[tokio::test]
@@ -360,7 +424,7 @@ async fn a_change_ends_sessions_though_nobody_waits_for_it() {
         asked.await.unwrap().password
     };
     let before = generation().await;
-    let change = authority.set_password(ann(), Secret::new("another one".into()));
+    let change = authority.set_password(ann(), &[], Secret::new("another one".into()));
     go_away(change, async || generation().await != before).await;
     assert!(session.live.check().is_err());
     assert!(by_key.live.check().is_ok());
@@ -395,7 +459,7 @@ async fn what_a_session_rests_on_ends_it() {
 
     // A changed password ends what rests on the old one, and nothing else.
     let stale = plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
-    authority.set_password(ann(), Secret::new("another one".into())).await.unwrap();
+    set_password(&bench, ann(), &["ann@example.org"], "another one").await;
     assert!(session.live.check().is_err());
     assert!(by_key.live.check().is_ok());
     for sealed in [&ticket, &renewed] {
