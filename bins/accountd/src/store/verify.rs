@@ -90,11 +90,7 @@ pub(crate) async fn run(
     for step in STEPS {
         let mut next = Some(step);
         while let Some(step) = next {
-            let (part, after, left) = if step.only_reads(fix) {
-                pool.read(shared, move |v| look(v.connection, v.files, &step)).await?
-            } else {
-                pool.write(shared, move |i| take(i, &step, fix)).await?
-            };
+            let (part, after, left) = go(pool, shared, step, fix).await?;
             found.join(part);
             done += 1;
             progress(Progress { done, of: STEPS.len() as u64 + left });
@@ -102,6 +98,27 @@ pub(crate) async fn run(
         }
     }
     Ok(found.finish(fix))
+}
+
+/// One step, by a reader where that is enough.
+async fn go(pool: &Pool, shared: &Arc<Shared>, step: Step, fix: bool) -> Result<Taken, StoreError> {
+    if let Step::Junk(from) = &step {
+        let mut counting = junk::Counting::from(from.clone());
+        loop {
+            match pool.read(shared, move |v| junk::look(v, counting, JUNK_WORDS)).await? {
+                junk::Looked::More(so_far) => counting = so_far,
+                junk::Looked::Right(end) => {
+                    return Ok((Found::default(), end.map(Step::Junk), 0));
+                }
+                junk::Looked::Unsure => break,
+            }
+        }
+    }
+    if step.only_reads(fix) {
+        pool.read(shared, move |v| look(v.connection, v.files, &step)).await
+    } else {
+        pool.write(shared, move |i| take(i, &step, fix)).await
+    }
 }
 
 /// What the junk filter learned, with so few words a step.
@@ -117,6 +134,18 @@ pub(crate) fn junk_by(
         steps += 1;
     }
     Ok((found.finish(fix), steps))
+}
+
+/// What the junk filter learned, as [`run`] looks at it.
+#[cfg(test)]
+pub(crate) async fn junk_alone(
+    pool: &Pool,
+    shared: &Arc<Shared>,
+    fix: bool,
+) -> Result<Vec<Finding>, StoreError> {
+    let (found, next, _) = go(pool, shared, Step::Junk(String::new()), fix).await?;
+    assert_eq!(next, None, "one step");
+    Ok(found.finish(fix))
 }
 
 /// All steps at once, without threads.
@@ -144,7 +173,8 @@ impl Step {
             | Self::Annotations
             | Self::Content(_) => true,
             Self::Threads => !fix,
-            // These mend what they find, or compare rows with files that a writer changes.
+            // These mend what they find, or compare rows with files that a writer changes. What the
+            // junk filter learned a reader looked at before.
             Self::Counters | Self::Refcounts | Self::Segments | Self::Junk(_) => false,
         }
     }

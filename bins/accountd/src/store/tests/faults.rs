@@ -469,6 +469,49 @@ fn a_damaged_account_concerns_no_other() {
     store.stop();
 }
 
+#[test]
+fn a_reader_finds_that_what_was_learned_is_right() {
+    let world = World::new(49);
+    let threads = Threads { writers: 1, readers: 1, open: 4 };
+    let store = Store::start(world.root(), world.ports.clone(), small(), threads).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let account = store.create_account(ACCOUNT).await.unwrap();
+        // More than one job reads.
+        for n in 0..450 {
+            let flags = if n % 3 == 0 { Flags::JUNK } else { Flags::NOT_JUNK };
+            let mut new = NewMessage { flags, ..parsed(&format!("{n}@x"), "w", &[], now(&world)) };
+            new.facts.as_mut().unwrap().body_text = vec![format!("common word{n} cheap")];
+            account.deliver(new).await.unwrap();
+        }
+        let (pool, shared) = (&account.pool, &account.shared);
+        let spoil = pool.write(shared, |i| {
+            i.database.write(|w| {
+                w.execute("UPDATE junk_word SET ham = ham + 1 WHERE word = 'common'", [])
+                    .map_err(StoreError::from)
+            })
+        });
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let stand = pool.write(shared, move |_| {
+            let _released = released.recv();
+            Ok(())
+        });
+        let mut stand = std::pin::pin!(stand);
+        assert!(futures::poll!(stand.as_mut()).is_pending());
+        // The writer stands still, and nobody waits for it.
+        assert_eq!(verify::junk_alone(pool, shared, true).await.unwrap(), []);
+        release.send(()).unwrap();
+        stand.await.unwrap();
+
+        assert_eq!(spoil.await.unwrap(), 1);
+        let left = verify::junk_alone(pool, shared, false).await.unwrap();
+        assert!(matches!(&left[..], [f] if f.check == Check::Junk && !f.fixed), "{left:?}");
+        assert!(verify::junk_alone(pool, shared, true).await.unwrap()[0].fixed);
+        assert_eq!(verify::junk_alone(pool, shared, false).await.unwrap(), []);
+    });
+    store.stop();
+}
+
 const CHILD: &str = "MOX_STORE_TEST_CHILD";
 
 fn real_store(root: &std::path::Path, seed: u64) -> Store {

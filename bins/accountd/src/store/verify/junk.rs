@@ -1,12 +1,14 @@
 //! Counts anew what the junk filter learned, and compares.
 //!
 //! However many words there are, memory is bounded: a step counts the first words behind a place, as
-//! many as it may keep, and says where the next one begins. Each step is one transaction and reads
-//! every trained message, so it is right by itself, whatever is trained between two of them.
+//! many as it may keep, and says where the next one begins. A reader looks first, in short jobs, as
+//! others wait for it. What is trained between two of them it may miss: what does not agree then is
+//! for the writer to say, in one transaction that reads every trained message.
 
 use super::found::{Check, Found};
 use crate::store::{
     StoreError, deliver::bits, index::Index, reputation, segments::SegmentFiles, types::ContentId,
+    worker::View,
 };
 use std::collections::BTreeMap;
 use storage::rusqlite::{Connection, params};
@@ -14,13 +16,89 @@ use storage::rusqlite::{Connection, params};
 /// In how many other messages and in how many junk ones.
 type Counts = (i64, i64);
 
+/// Messages of a reader's job, if its time lasts so long.
+const MESSAGES: u32 = 200;
+const TRAINED: u32 = bits::TRAINED_JUNK | bits::TRAINED_HAM;
+
 /// What was counted anew.
+#[derive(Default)]
 struct Counted {
     /// Of the words at or behind `from` and before `end`.
     words: BTreeMap<String, Counts>,
     /// The first word that is not counted.
     end: Option<String>,
     messages: Counts,
+}
+
+impl Counted {
+    /// Adds a message's words, those from `from` on, and keeps at most `most`.
+    fn add(&mut self, words: Vec<String>, row_bits: u32, from: &str, most: usize) {
+        let junk = i64::from(row_bits & bits::TRAINED_JUNK != 0);
+        let add = |n: &mut Counts| *n = (n.0 + 1 - junk, n.1 + junk);
+        add(&mut self.messages);
+        for word in words {
+            // What was once too much stays so: all words before the end are counted in all messages.
+            if word.as_str() < from || self.end.as_ref().is_some_and(|end| word >= *end) {
+                continue;
+            }
+            add(self.words.entry(word).or_default());
+            if self.words.len() > most.max(1) {
+                self.end = self.words.pop_last().map(|(word, _)| word);
+            }
+        }
+    }
+}
+
+/// A reader's count, between two jobs.
+pub(super) struct Counting {
+    from: String,
+    /// The last message that was read.
+    after: i64,
+    counted: Counted,
+}
+
+impl Counting {
+    pub(super) fn from(word: String) -> Self {
+        Self { from: word, after: 0, counted: Counted::default() }
+    }
+}
+
+/// What a reader can say.
+pub(super) enum Looked {
+    /// Nothing yet.
+    More(Counting),
+    /// What was learned is right before this word.
+    Right(Option<String>),
+    /// It is not, or it was learned while the reader counted, or compaction took a segment away from
+    /// under it.
+    Unsure,
+}
+
+/// Goes on with a reader's count, of at most `most` words.
+pub(super) fn look(view: &View<'_>, mut now: Counting, most: usize) -> Result<Looked, StoreError> {
+    let c = view.connection;
+    let mut query = c.prepare_cached(
+        "SELECT id, content_id, bits FROM msg WHERE id > ?1 AND expunged = 0 AND bits & ?2 <> 0
+         ORDER BY id LIMIT ?3",
+    )?;
+    let mut rows = query.query(params![now.after, TRAINED, MESSAGES])?;
+    let mut read = 0;
+    while let Some(row) = rows.next()? {
+        if view.is_late(read) {
+            return Ok(Looked::More(now));
+        }
+        read += 1;
+        now.after = row.get(0)?;
+        let content: Option<i64> = row.get(1)?;
+        let words = reputation::content_words(c, view.files, content.map(ContentId))?;
+        let Some(words) = words else { continue };
+        now.counted.add(words, row.get(2)?, &now.from, most);
+    }
+    if read > 0 {
+        return Ok(Looked::More(now));
+    }
+    let is_right = is_kept(c, &now.from, &now.counted)?;
+    Ok(if is_right { Looked::Right(now.counted.end) } else { Looked::Unsure })
 }
 
 /// Compares the words from `from` on, at most `most` of them, and with the first also the number of
@@ -67,29 +145,16 @@ fn count(
     from: &str,
     most: usize,
 ) -> Result<Counted, StoreError> {
-    let trained = bits::TRAINED_JUNK | bits::TRAINED_HAM;
     let mut query =
         c.prepare("SELECT content_id, bits FROM msg WHERE expunged = 0 AND bits & ?1 <> 0")?;
     let rows =
-        query.query_map([trained], |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, u32>(1)?)))?;
-    let mut counted = Counted { words: BTreeMap::new(), end: None, messages: (0, 0) };
+        query.query_map([TRAINED], |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, u32>(1)?)))?;
+    let mut counted = Counted::default();
     for row in rows {
         let (content, row_bits) = row?;
         let words = reputation::content_words(c, files, content.map(ContentId))?;
         let Some(words) = words else { continue };
-        let junk = i64::from(row_bits & bits::TRAINED_JUNK != 0);
-        let add = |n: &mut Counts| *n = (n.0 + 1 - junk, n.1 + junk);
-        add(&mut counted.messages);
-        for word in words {
-            // What was once too much stays so: all words before the end are counted in all messages.
-            if word.as_str() < from || counted.end.as_ref().is_some_and(|end| word >= *end) {
-                continue;
-            }
-            add(counted.words.entry(word).or_default());
-            if counted.words.len() > most.max(1) {
-                counted.end = counted.words.pop_last().map(|(word, _)| word);
-            }
-        }
+        counted.add(words, row_bits, from, most);
     }
     Ok(counted)
 }
