@@ -64,7 +64,8 @@ impl From<ChangeError> for Trouble {
             ChangeError::Edit(EditError::Missing(_)) => ProblemKind::Missing,
             ChangeError::Edit(EditError::InUse(_)) => ProblemKind::InUse,
             ChangeError::Edit(EditError::Syntax(_) | EditError::Invalid(_))
-            | ChangeError::Faults(_) => ProblemKind::Invalid,
+            | ChangeError::Faults(_)
+            | ChangeError::Refused(_) => ProblemKind::Invalid,
             ChangeError::Modified | ChangeError::Unsound(_) => ProblemKind::InUse,
             ChangeError::Write(_) => ProblemKind::Temporary,
         };

@@ -51,6 +51,10 @@ pub(crate) enum ChangeError {
     /// The text as a whole is not sound.
     #[error("{}", list(.0))]
     Faults(Vec<Problem>),
+    /// A single change would make it so. Whoever asked for it has not seen the text it would make, and
+    /// its lines tell him nothing.
+    #[error("{}", without_places(.0))]
+    Refused(Vec<Problem>),
     /// Somebody else changed it meanwhile.
     #[error("domains.toml was changed meanwhile; try again")]
     Modified,
@@ -63,6 +67,14 @@ pub(crate) enum ChangeError {
 
 fn list(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn without_places(problems: &[Problem]) -> String {
+    let told = problems.iter().map(|problem| match &problem.hint {
+        Some(hint) => format!("{} ({hint})", problem.message),
+        None => problem.message.clone(),
+    });
+    told.collect::<Vec<_>>().join("\n")
 }
 
 /// What tells a file that was written from one that was not. An absent file is one, too.
@@ -251,13 +263,13 @@ impl Directories {
             return Err(ChangeError::Unsound(why));
         }
         let now = self.now();
-        self.put(&now, apply(&now.text, edit)?)
+        self.put(&now, apply(&now.text, edit)?, ChangeError::Refused)
     }
 
     /// Whether an edit would be accepted; for what has to be made before it.
     pub(crate) fn would_accept(&self, edit: &Edit<'_>) -> Result<(), ChangeError> {
         let text = apply(&self.now().text, edit)?;
-        Directory::parse(FILE, &text, &self.host).map_err(ChangeError::Faults)?;
+        Directory::parse(FILE, &text, &self.host).map_err(ChangeError::Refused)?;
         Ok(())
     }
 
@@ -267,10 +279,16 @@ impl Directories {
         if now.revision != revision {
             return Err(ChangeError::Modified);
         }
-        self.put(&now, text)
+        self.put(&now, text, ChangeError::Faults)
     }
 
-    fn put(&self, now: &Snapshot, text: String) -> Result<Arc<Snapshot>, ChangeError> {
+    /// Puts a text in place of `now`'s; `faulty` makes the error of one that is not sound.
+    fn put(
+        &self,
+        now: &Snapshot,
+        text: String,
+        faulty: fn(Vec<Problem>) -> ChangeError,
+    ) -> Result<Arc<Snapshot>, ChangeError> {
         let stamp = Stamp::of(&self.path).map_err(ChangeError::Write)?;
         let is_known = self.unsound.borrow().as_ref().is_some_and(|known| known.stamp == stamp);
         // Written by hand and not looked at yet: nobody has seen what this would throw away.
@@ -278,7 +296,7 @@ impl Directories {
             return Err(ChangeError::Modified);
         }
         let directory = Directory::parse_after(FILE, &text, &self.host, Some(&now.directory))
-            .map_err(ChangeError::Faults)?;
+            .map_err(faulty)?;
         files::replace_keeping(&self.path, text.as_bytes(), KEPT_GENERATIONS)
             .map_err(ChangeError::Write)?;
         let stamp = Stamp::of(&self.path).map_err(ChangeError::Write)?;
@@ -365,7 +383,10 @@ mod tests {
         let address: Address = "ann@example.org".parse().unwrap();
         let id = AccountId::from_bytes([4; 10]);
         let add = Edit::AccountAdd { name: "ann", id, address: &address };
-        assert!(matches!(directories.change(&add), Err(ChangeError::Faults(_))), "no such domain");
+        for refused in [directories.would_accept(&add).err(), directories.change(&add).err()] {
+            let told = refused.unwrap().to_string();
+            assert!(told.contains("example.org") && !told.contains(FILE), "no such domain: {told}");
+        }
         directories.change(&Edit::DomainAdd(&domain)).unwrap();
         directories.change(&add).unwrap();
         assert!(watch.has_changed().unwrap());
