@@ -76,6 +76,10 @@ struct Login {
   login @6 :Text;
   result @7 :Text;
   tls @8 :Text;
+  localIp @9 :Text;
+  listener @10 :Text;
+  clientKey @11 :Data;     # of EXTERNAL: SHA-256 of the SPKI
+  agent @12 :Text;         # as Types.Peer
 }
 
 struct ClientKey {

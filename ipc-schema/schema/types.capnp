@@ -14,6 +14,7 @@ struct Peer {
   session @3 :Data;        # 8 octets, SessionId: the same in all logs
   tls @4 :TlsFacts;
   listener @5 :Text;       # name of the listener in mox.toml
+  agent @6 :Text;          # what the client called itself so far: IMAP's ID, EHLO's name; for the history
 }
 
 struct TlsFacts {

@@ -61,6 +61,19 @@ fn what_came_by_smtp_is_read_by_imap() {
     assert_eq!(count(&mut imap, "Drafts"), 1);
 }
 
+/// The rows of the history: how it ended, where, and what the client called itself.
+fn log_ins(tree: &Tree) -> Vec<String> {
+    let listed = tree.moxctl(&["--json", "account", "logins", "mox"]).stdout;
+    let row = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let fields = ["result", "local_ip", "listener", "agent"];
+        fields.map(|field| row[field].as_str().unwrap().to_owned()).join(" ")
+    };
+    let mut rows: Vec<String> = String::from_utf8(listed).unwrap().lines().map(row).collect();
+    rows.sort();
+    rows
+}
+
 #[test]
 fn what_is_submitted_comes_back_to_a_local_recipient() {
     let tree = Tree::start();
@@ -75,8 +88,21 @@ fn what_is_submitted_comes_back_to_a_local_recipient() {
     let reply = smtp.send(USER, &[USER], text.as_bytes()).unwrap();
     assert_eq!(reply.code, 250, "{reply:?}");
 
-    let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
+    let mut imap = Imap::connect(tree.address(143)).unwrap();
+    let id = imap.command("ID (\"name\" \"Bird\" \"version\" \"1.0\")").unwrap();
+    assert!(id.is_ok());
+    let mut imap = imap.logged_in(USER, PASSWORD).unwrap();
     assert!(wait_until(PATIENCE, || count(&mut imap, "INBOX") == 1), "it did not come back");
+    assert!(wait_until(PATIENCE, || log_ins(&tree).len() == 3), "{:?}", log_ins(&tree));
+    let ours = tree.address(143).ip();
+    assert_eq!(
+        log_ins(&tree),
+        [
+            format!("badcreds {ours} local/submission client.example"),
+            format!("ok {ours} local/imap Bird 1.0"),
+            format!("ok {ours} local/submission client.example"),
+        ]
+    );
     let listed = tree.moxctl(&["queue", "list", "--json"]);
     assert!(listed.status.success(), "{listed:?}");
     assert!(wait_until(PATIENCE, || tree.moxctl(&["--json", "queue", "list"]).stdout.is_empty()));

@@ -86,7 +86,7 @@ impl Store {
             Question::AuthStart { .. } | Question::AuthRespond(_) if away => {
                 Answer::Auth(AuthAnswer::Refused(AuthRefused::Temporary))
             }
-            Question::AuthStart { mechanism, initial } => {
+            Question::AuthStart { mechanism, initial, agent: _ } => {
                 *work = Work { mechanism, ..Work::default() };
                 Answer::Auth(match initial {
                     Some(data) => self.sasl(work, data.expose()),

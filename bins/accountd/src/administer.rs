@@ -2,12 +2,7 @@
 //! that a power cut cannot turn into half of it.
 
 use crate::{
-    auth::{
-        authority::Failure,
-        opaque,
-        records::{Attempt, ClientKey},
-        vault::VaultError,
-    },
+    auth::{authority::Failure, history::Attempt, opaque, records::ClientKey, vault::VaultError},
     directory::{ChangeError, Snapshot, folders},
     intake::header,
     service::Service,

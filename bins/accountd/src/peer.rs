@@ -16,6 +16,8 @@ pub(crate) struct Peer {
     pub(crate) tls: Option<Tls>,
     /// `LISTENER` or `LISTENER/KIND` of mox.toml.
     pub(crate) listener: String,
+    /// What the client called itself so far; without control characters.
+    pub(crate) agent: String,
 }
 
 /// A TLS connection.
@@ -38,6 +40,7 @@ impl Peer {
             session: SessionId::from_bytes([0; 8]),
             tls: None,
             listener: String::new(),
+            agent: String::new(),
         }
     }
 

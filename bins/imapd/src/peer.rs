@@ -13,6 +13,8 @@ pub(crate) struct Peer {
     pub(crate) session: SessionId,
     pub(crate) tls: Tls,
     pub(crate) listener: String,
+    /// What the client called itself before it logged in.
+    pub(crate) agent: String,
 }
 
 /// `TlsFacts` of the schema; version 0 without TLS.
@@ -69,6 +71,7 @@ impl Peer {
         to.set_local_ip(&self.local_ip.map(octets).unwrap_or_default());
         to.set_session(self.session.as_bytes());
         to.set_listener(&self.listener);
+        to.set_agent(&self.agent);
         let mut tls = to.init_tls();
         tls.set_version(self.tls.version);
         tls.set_cipher_suite(self.tls.cipher_suite);
@@ -87,6 +90,7 @@ impl Peer {
             local_ip: address(from.get_local_ip()?),
             session: from.get_session()?.try_into().map_err(|_| wrong("session id"))?,
             listener: from.get_listener()?.to_str()?.to_owned(),
+            agent: from.get_agent()?.to_str()?.to_owned(),
             tls: Tls {
                 version: tls.get_version(),
                 cipher_suite: tls.get_cipher_suite(),

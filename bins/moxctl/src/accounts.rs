@@ -155,8 +155,21 @@ async fn logins(
     max: u32,
     output: Output,
 ) -> Result<(), Failure> {
-    const COLUMNS: [&str; 9] =
-        ["last", "first", "count", "result", "ip", "protocol", "mechanism", "login", "tls"];
+    const COLUMNS: [&str; 13] = [
+        "last",
+        "first",
+        "count",
+        "result",
+        "ip",
+        "protocol",
+        "mechanism",
+        "login",
+        "tls",
+        "local_ip",
+        "listener",
+        "client_key",
+        "agent",
+    ];
     let mut request = admin.account_logins_request();
     request.get().set_name(name);
     request.get().set_max(max);
@@ -174,6 +187,10 @@ async fn logins(
             Value::String(login.get_mechanism()?.to_string()?),
             Value::String(login.get_login()?.to_string()?),
             Value::String(login.get_tls()?.to_string()?),
+            Value::String(login.get_local_ip()?.to_string()?),
+            Value::String(login.get_listener()?.to_string()?),
+            Value::String(hex(login.get_client_key()?)),
+            Value::String(login.get_agent()?.to_string()?),
         ]);
     }
     output.table(&COLUMNS, &rows);

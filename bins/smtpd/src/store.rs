@@ -111,8 +111,8 @@ impl Store {
         match question {
             Question::Admit => Answer::Admit(self.admit().await),
             Question::Mechanisms => Answer::Mechanisms(self.mechanisms().await),
-            Question::AuthStart { mechanism, initial } => {
-                Answer::Auth(self.login(&mechanism, initial).await)
+            Question::AuthStart { mechanism, initial, agent } => {
+                Answer::Auth(self.login(&mechanism, initial, &agent).await)
             }
             Question::AuthRespond(data) => Answer::Auth(self.respond(&data).await),
             Question::Begin(begin) => Answer::Begin(self.begin(&begin).await),
@@ -231,7 +231,12 @@ impl Store {
         asked.ok()
     }
 
-    async fn login(&mut self, mechanism: &str, initial: Option<Secret<Vec<u8>>>) -> AuthAnswer {
+    async fn login(
+        &mut self,
+        mechanism: &str,
+        initial: Option<Secret<Vec<u8>>>,
+        agent: &str,
+    ) -> AuthAnswer {
         self.exchange = None;
         let asked = async {
             let door = self.submission().await?;
@@ -244,7 +249,9 @@ impl Store {
                 params.set_initial(initial.expose());
                 params.set_has_initial(true);
             }
-            self.describe(params.init_peer());
+            let mut peer = params.init_peer();
+            peer.set_agent(agent);
+            self.describe(peer);
             within(LOGIN, async { next_step(request.send().promise.await?.get()?.get_step()?) })
                 .await
         };

@@ -126,6 +126,19 @@ fn shown(told: &str) -> String {
     if text.is_empty() || text.starts_with('[') { "account is disabled".into() } else { text }
 }
 
+/// Octets of what a client calls itself that are kept.
+const MAX_AGENT: usize = 255;
+
+/// Name and version of an ID (RFC 2971 §3.3).
+fn agent(fields: &[(String, Option<String>)]) -> String {
+    let value = |key| fields.iter().find(|(known, _)| known == key)?.1.as_deref();
+    let words: Vec<&str> = ["name", "version"].into_iter().filter_map(value).collect();
+    let mut line = words.join(" ");
+    line.retain(|c| !c.is_control());
+    line.truncate(line.floor_char_boundary(MAX_AGENT));
+    line
+}
+
 /// Whether what is no command begins another protocol. `GET / HTTP/1.1` and `EHLO pc` begin with
 /// something that may be a tag; an unknown command, or one with an argument too few, is no such thing
 /// and gets its BAD (RFC 9051 §7.1.3).
@@ -158,13 +171,21 @@ pub struct Front {
     /// only guesses.
     tries: u32,
     commands: u32,
+    agent: String,
 }
 
 impl Front {
     /// A new connection that may fail to log in `tries` times.
     #[must_use]
     pub fn new(security: Security, mechanisms: Vec<String>, tries: u32) -> Self {
-        Self { security, mechanisms, state: State::Commands, tries, commands: 0 }
+        Self {
+            security,
+            mechanisms,
+            state: State::Commands,
+            tries,
+            commands: 0,
+            agent: String::new(),
+        }
     }
 
     /// The greeting.
@@ -204,6 +225,13 @@ impl Front {
         self.mechanisms = mechanisms;
         // RFC 9051 §6.2.1: what was said before TLS does not count.
         self.commands = 0;
+        self.agent.clear();
+    }
+
+    /// What the client last called itself by ID; a line of at most 255 octets.
+    #[must_use]
+    pub fn agent(&self) -> &str {
+        &self.agent
     }
 
     /// A command was read.
@@ -244,7 +272,8 @@ impl Front {
                 out.status(Some(&tag), Condition::Ok, None, "done");
                 self.close()
             }
-            Verb::Id(_) => {
+            Verb::Id(fields) => {
+                self.agent = agent(&fields);
                 // RFC 2971 §3.3: no more before log-in than has to be told.
                 out.text("* ID NIL\r\n");
                 out.status(Some(&tag), Condition::Ok, None, "done");
@@ -547,6 +576,22 @@ mod tests {
             assert_eq!(matches!(next, Next::Close), left == 0);
         }
         assert!(text(&mut out).contains("* BYE "));
+    }
+
+    #[test]
+    fn what_a_client_calls_itself() {
+        let (mut front, mut out) = (front(Security::PlainWithStartTls), Out::new());
+        assert_eq!(front.agent(), "");
+        front.command(b"a ID (\"os\" \"x\" \"version\" \"1.0\" \"Name\" \"Bi\trd\")", &mut out);
+        assert_eq!(front.agent(), "Bird 1.0");
+        // Whoever sat between could have said it.
+        front.tls_started(Vec::new());
+        assert_eq!(front.agent(), "");
+        let long = format!("b ID (\"name\" \"x{}\")", "\u{e4}".repeat(200));
+        front.command(long.as_bytes(), &mut out);
+        assert_eq!(front.agent().len(), MAX_AGENT);
+        front.command(b"c ID NIL", &mut out);
+        assert_eq!(front.agent(), "");
     }
 
     #[test]

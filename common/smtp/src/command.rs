@@ -75,13 +75,17 @@ pub enum RcptNeeds {
     SmtpUtf8,
 }
 
+/// Characters that are kept of what is not read.
+const MAX_UNREAD: usize = 255;
+
 /// How a client names itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
     /// A name or an address literal.
     Name(HostLiteral),
-    /// Not read: mail programs of users send anything, and nothing depends on it.
-    Unread,
+    /// Not read: mail programs of users send anything, and nothing depends on it. As it was said,
+    /// for the log-in history: at most 255 characters, none of them for control.
+    Unread(String),
 }
 
 /// MAIL FROM.
@@ -288,7 +292,8 @@ impl<'a> Args<'a> {
 
     fn hello(&self, extended: bool) -> Result<Hello, SyntaxError> {
         if self.dialect.submission && !self.dialect.pedantic {
-            return Ok(Hello::Unread);
+            let said = self.rest.trim().chars().filter(|c| !c.is_control());
+            return Ok(Hello::Unread(said.take(MAX_UNREAD).collect()));
         }
         let text = self.trimmed().strip_prefix(' ').unwrap_or_default();
         // Behind an address literal some clients add a text of their own.
@@ -660,8 +665,14 @@ mod tests {
 
     #[test]
     fn a_users_ehlo_is_not_read() {
-        assert!(matches!(users("EHLO my pc_1 (home)"), Ok(Command::Ehlo(Hello::Unread))));
-        assert!(matches!(users("EHLO"), Ok(Command::Ehlo(Hello::Unread))));
+        let said = |line: &str| {
+            let Ok(Command::Ehlo(Hello::Unread(said))) = users(line) else { panic!("{line}") };
+            said
+        };
+        assert_eq!(said("EHLO my pc_1 (home)"), "my pc_1 (home)");
+        assert_eq!(said("EHLO a\tb\u{1b}[c"), "ab[c");
+        assert_eq!(said("EHLO"), "");
+        assert_eq!(said(&format!("EHLO {}", "x".repeat(400))).len(), MAX_UNREAD);
     }
 
     mod any {

@@ -6,13 +6,14 @@
 
 use super::{
     hashing::Hashing,
+    history::Attempt,
     limiter::FailedLogins,
     live::{Basis, Live, Lives},
     look_ups::LookUps,
     opaque,
     passwords::Shown,
     pepper::{Pepper, PepperError},
-    records::{Attempt, ClientKey, Sealed},
+    records::{ClientKey, Sealed},
     sasl::{self, Claim, Fault, Mechanism, Next, ScramWaiting, Waiting},
     scram::ClientFirst,
     ticket::{Credential, EdgeId, LIFETIME, Scope, Ticket},
@@ -523,6 +524,12 @@ impl Authority {
     ) {
         let protocol = ipc::Role::from_number(edge.role).map_or("control", protocol);
         let now = self.clock.now();
+        // A key that was shown and not used says nothing of who logged in.
+        let used_key = peer
+            .tls
+            .as_ref()
+            .filter(|_| mechanism == Mechanism::External)
+            .and_then(|tls| tls.client_key);
         let mechanism = mechanism.name();
         tracing::info!(session = %peer.session, protocol, mechanism, result, ?account, "log-in");
         let attempt = Attempt {
@@ -536,6 +543,10 @@ impl Authority {
             login: typed.chars().filter(|c| !c.is_control()).take(MAX_NOTED_LOGIN).collect(),
             result: result.to_owned(),
             tls: peer.tls_text(),
+            local_ip: peer.local_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            listener: peer.listener.clone(),
+            client_key: used_key.map(|key| key.to_vec()).unwrap_or_default(),
+            agent: peer.agent.clone(),
         };
         self.vault.note(account, attempt);
     }

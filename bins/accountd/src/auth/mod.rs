@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod authority;
 pub(crate) mod hashing;
+pub(crate) mod history;
 pub(crate) mod limiter;
 pub(crate) mod live;
 pub(crate) mod look_ups;

@@ -2,13 +2,14 @@
 //! for what belongs to no account. Synchronous; [`super::vault`] runs it on its own thread.
 
 use super::{
+    history::{self, Attempt},
     limiter::{Count, Failures, Network},
     sound,
 };
 use std::path::{Path, PathBuf};
 use storage::{
     Database, Error, Gate, Migration, Open, Schema,
-    rusqlite::{Connection, OptionalExtension as _, Row, params},
+    rusqlite::{OptionalExtension as _, Row, params},
 };
 use types::{AccountId, UnixNanos};
 
@@ -17,11 +18,15 @@ const GLOBAL: Schema = Schema {
     migrations: &[
         Migration { sql: include_str!("schema_global.sql"), min_reader: 1 },
         Migration { sql: include_str!("schema_global_2.sql"), min_reader: 1 },
+        Migration { sql: include_str!("schema_login_from.sql"), min_reader: 1 },
     ],
 };
 const ACCOUNT: Schema = Schema {
     application_id: 0x6d6f_7803,
-    migrations: &[Migration { sql: include_str!("schema_account.sql"), min_reader: 1 }],
+    migrations: &[
+        Migration { sql: include_str!("schema_account.sql"), min_reader: 1 },
+        Migration { sql: include_str!("schema_login_from.sql"), min_reader: 1 },
+    ],
 };
 
 /// Frames of a write-ahead log (4 KiB each) that are worth a checkpoint: every log-in writes four,
@@ -29,12 +34,6 @@ const ACCOUNT: Schema = Schema {
 const CHECKPOINT_FRAMES: u32 = 128;
 /// auth.db files that stay open.
 const MAX_OPEN: usize = 64;
-/// Failed log-ins kept of one account; the oldest go first.
-const MAX_FAILED_LOGINS: u32 = 10_000;
-/// Successful ones.
-const MAX_LOGINS: u32 = 10_000;
-/// How long an attempt is kept.
-const LOGIN_KEPT_NS: i64 = 30 * 86_400 * 1_000_000_000;
 /// Keys one account may have.
 pub(crate) const MAX_KEYS: u32 = 100;
 
@@ -53,21 +52,6 @@ pub(crate) struct ClientKey {
     pub(crate) generation: u64,
     pub(crate) label: String,
     pub(crate) login: String,
-}
-
-/// One attempt to log in, or many alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    pub(crate) first: UnixNanos,
-    pub(crate) last: UnixNanos,
-    pub(crate) count: u64,
-    pub(crate) ok: bool,
-    pub(crate) ip: String,
-    pub(crate) protocol: String,
-    pub(crate) mechanism: String,
-    pub(crate) login: String,
-    pub(crate) result: String,
-    pub(crate) tls: String,
 }
 
 /// Both generations of an account.
@@ -391,21 +375,7 @@ impl Records {
             Some(account) => self.of(account)?,
             None => &mut self.global,
         };
-        database.write(|w| {
-            for attempt in attempts {
-                note_one(w, attempt)?;
-            }
-            let newest = attempts.iter().map(|a| a.last.0).max().unwrap_or(0);
-            w.execute("DELETE FROM login WHERE last_ns < ?1", [newest - LOGIN_KEPT_NS])?;
-            for (ok, most) in [(false, MAX_FAILED_LOGINS), (true, MAX_LOGINS)] {
-                w.execute(
-                    "DELETE FROM login WHERE ok = ?1 AND key IN (SELECT key FROM login \
-                     WHERE ok = ?1 ORDER BY last_ns DESC LIMIT -1 OFFSET ?2)",
-                    params![ok, most],
-                )?;
-            }
-            Ok(())
-        })
+        database.write(|w| history::note(w, attempts))
     }
 
     /// The latest attempts, newest first.
@@ -418,67 +388,11 @@ impl Records {
             Some(account) => self.of(account)?,
             None => &mut self.global,
         };
-        database.read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT first_ns, last_ns, count, ok, ip, protocol, mechanism, login, result, tls \
-                 FROM login ORDER BY last_ns DESC LIMIT ?1",
-            )?;
-            let rows = statement.query_map([most], |row| {
-                Ok(Attempt {
-                    first: UnixNanos(row.get(0)?),
-                    last: UnixNanos(row.get(1)?),
-                    count: unsigned(row, 2)?,
-                    ok: row.get(3)?,
-                    ip: row.get(4)?,
-                    protocol: row.get(5)?,
-                    mechanism: row.get(6)?,
-                    login: row.get(7)?,
-                    result: row.get(8)?,
-                    tls: row.get(9)?,
-                })
-            })?;
-            rows.collect::<Result<_, _>>().map_err(Error::from)
-        })
+        database.read(|c| history::read(c, most))
     }
 }
 
-fn note_one(c: &Connection, a: &Attempt) -> Result<(), Error> {
-    c.prepare_cached(
-        "INSERT INTO login VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-         ON CONFLICT(key) DO UPDATE SET last_ns = max(last_ns, ?3), count = count + ?4",
-    )?
-    .execute(params![
-        a.key().as_slice(),
-        a.first.0,
-        a.last.0,
-        a.count.cast_signed(),
-        a.ok,
-        a.ip,
-        a.protocol,
-        a.mechanism,
-        a.login,
-        a.result,
-        a.tls
-    ])?;
-    Ok(())
-}
-
-impl Attempt {
-    /// Equal for attempts that are counted together. Fields are length-prefixed, so that no two
-    /// different attempts run into one.
-    fn key(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        for field in
-            [&self.ip, &self.protocol, &self.mechanism, &self.login, &self.result, &self.tls]
-        {
-            all.extend_from_slice(&(field.len() as u64).to_be_bytes());
-            all.extend_from_slice(field.as_bytes());
-        }
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &all).as_ref()[..16].to_vec()
-    }
-}
-
-fn unsigned(row: &Row<'_>, at: usize) -> storage::rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, at: usize) -> storage::rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(at)?.cast_unsigned())
 }
 
@@ -503,7 +417,7 @@ fn client_key(row: &Row<'_>) -> storage::rusqlite::Result<ClientKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::limiter::networks;
+    use crate::auth::{history::attempt, limiter::networks};
 
     fn id(n: u8) -> AccountId {
         AccountId::from_bytes([n; 10])
@@ -514,21 +428,6 @@ mod tests {
             std::fs::create_dir_all(folder.join("accounts").join(id(n).to_string())).unwrap();
         }
         Records::open(folder, Open::default()).unwrap()
-    }
-
-    fn attempt(n: i64, login: &str) -> Attempt {
-        Attempt {
-            first: UnixNanos(n),
-            last: UnixNanos(n),
-            count: 1,
-            ok: false,
-            ip: "192.0.2.1".into(),
-            protocol: "imap".into(),
-            mechanism: "plain".into(),
-            login: login.into(),
-            result: "badcreds".into(),
-            tls: String::new(),
-        }
     }
 
     #[test]
@@ -576,20 +475,6 @@ mod tests {
         assert_eq!(records.key_remove(&[1; 32]).unwrap(), None);
         records.forget(id(0)).unwrap();
         assert!(records.keys(None).unwrap().is_empty());
-    }
-
-    #[test]
-    fn attempts_alike_are_one_row() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut records = records(folder.path(), 1);
-        records.note(Some(id(0)), &[attempt(1, "a"), attempt(5, "a"), attempt(3, "b")]).unwrap();
-        let rows = records.attempts(Some(id(0)), 10).unwrap();
-        assert_eq!(rows.len(), 2);
-        assert_eq!((rows[0].count, rows[0].first.0, rows[0].last.0), (2, 1, 5));
-        // A month later the old ones are gone.
-        records.note(Some(id(0)), &[attempt(LOGIN_KEPT_NS + 100, "c")]).unwrap();
-        assert_eq!(records.attempts(Some(id(0)), 10).unwrap().len(), 1);
-        assert!(records.attempts(None, 10).unwrap().is_empty());
     }
 
     #[test]
@@ -661,6 +546,7 @@ mod tests {
             "UPDATE password SET sealed = x''",
             "DELETE FROM account",
             "INSERT INTO login VALUES (x'00', 1, 2, 0, 0, '', '', '', '', '', '')",
+            "PRAGMA foreign_keys = OFF; INSERT INTO login_from VALUES (x'00', '', '', x'', '')",
         ];
         let of = |breaks: &[&'static str], account| {
             breaks.iter().map(move |sql| (*sql, account)).collect::<Vec<_>>()
@@ -675,7 +561,7 @@ mod tests {
                 Some(account) => folder.path().join(format!("accounts/{account}/auth.db")),
                 None => folder.path().join("accountd.db"),
             };
-            Connection::open(path).unwrap().execute_batch(sql).unwrap();
+            storage::rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
             // Or it cannot be read at all.
             assert!(records.check(account).ok().is_none_or(|found| !found.is_empty()), "{sql}");
         }

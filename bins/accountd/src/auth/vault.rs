@@ -1,6 +1,6 @@
 //! The thread on which credentials are read and written: SQL never runs where calls are answered.
 
-use super::records::{Attempt, Records};
+use super::{history::Attempt, records::Records};
 use daemon::Workers;
 use std::collections::BTreeMap;
 use storage::{Error, rusqlite::ErrorCode};

@@ -245,6 +245,10 @@ impl account_admin::Server for AdminServer {
                     login.set_login(attempt.login.as_str());
                     login.set_result(attempt.result.as_str());
                     login.set_tls(attempt.tls.as_str());
+                    login.set_local_ip(attempt.local_ip.as_str());
+                    login.set_listener(attempt.listener.as_str());
+                    login.set_client_key(&attempt.client_key);
+                    login.set_agent(attempt.agent.as_str());
                 }
             }
             Err(trouble) => set_problem(to.reborrow().init_problem(), Err(trouble)),

@@ -17,6 +17,8 @@ use types::SessionId;
 
 /// Octets of a listener's name.
 const MAX_LISTENER: usize = 256;
+/// Characters that are kept of what a client called itself.
+const MAX_AGENT: usize = 255;
 /// Octets of a channel binding.
 const MAX_BINDING: usize = 64;
 /// UID ranges in one argument.
@@ -51,6 +53,7 @@ pub(super) fn peer(reader: wire::peer::Reader<'_>) -> Result<Peer, capnp::Error>
     if listener.len() > MAX_LISTENER {
         return Err(broken("a listener name that is too long"));
     }
+    let agent = reader.get_agent()?.to_str()?;
     Ok(Peer {
         ip: ip(reader.get_ip()?)?,
         local_ip: if local.is_empty() { None } else { Some(ip(local)?) },
@@ -58,6 +61,7 @@ pub(super) fn peer(reader: wire::peer::Reader<'_>) -> Result<Peer, capnp::Error>
             .map_err(|_| broken("a session of 8 octets"))?,
         tls: tls(reader.get_tls()?)?,
         listener: listener.to_owned(),
+        agent: agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect(),
     })
 }
 

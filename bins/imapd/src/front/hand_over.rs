@@ -68,6 +68,7 @@ mod tests {
                 session: SessionId::from_bytes([7; 8]),
                 tls: Tls::default(),
                 listener: "public/imaps".to_owned(),
+                agent: "Bird 1.0".to_owned(),
             },
             tag: Tag::new(b"a1").unwrap(),
             login: "alice@example.org".to_owned(),

@@ -117,6 +117,7 @@ where
                     Next::Read
                 }
                 Next::Start { mechanism, initial } => {
+                    self.front.agent().clone_into(&mut self.peer.agent);
                     let answer = self.start(&mechanism, initial.as_ref()).await;
                     self.step(answer)
                 }

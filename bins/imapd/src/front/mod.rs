@@ -188,6 +188,7 @@ where
         session: SessionId::from_bytes(id),
         tls: Tls::default(),
         listener: accepted.listener.name.clone(),
+        agent: String::new(),
     };
     tracing::debug!(session = %peer.session, client = %accepted.peer, "connected");
     // Counted before the handshake: a flood shall not cost signatures.

@@ -5,7 +5,10 @@ use super::{
     session::{Action, Phase, Session},
     transaction::Transaction,
 };
-use crate::{AuthRefused, Reply, command::decode_base64};
+use crate::{
+    AuthRefused, Reply,
+    command::{Hello, decode_base64},
+};
 use base64::Engine as _;
 use std::time::Duration;
 use types::Secret;
@@ -30,7 +33,12 @@ impl Session {
         }
         self.ledger.sasl_lines = 1;
         self.slow_down();
-        self.ask(Question::AuthStart { mechanism, initial }, Phase::SaslAsked)
+        let agent = match &self.hello {
+            Some(Hello::Name(name)) => name.to_string(),
+            Some(Hello::Unread(said)) => said.clone(),
+            None => String::new(),
+        };
+        self.ask(Question::AuthStart { mechanism, initial, agent }, Phase::SaslAsked)
     }
 
     /// Guessing gets slower with each failure; the limits per network are counted elsewhere.

@@ -101,6 +101,8 @@ pub enum Question {
         mechanism: String,
         /// The initial response.
         initial: Option<Secret<Vec<u8>>>,
+        /// What the client called itself: a short line, perhaps empty.
+        agent: String,
     },
     /// The client's next message of the log-in.
     AuthRespond(Secret<Vec<u8>>),

@@ -387,7 +387,7 @@ impl Session {
                 HostLiteral::Domain(self.settings.host.clone())
             }
             Some(Hello::Name(name)) => name.clone(),
-            Some(Hello::Unread) | None => HostLiteral::Ip(self.peer.ip),
+            Some(Hello::Unread(_)) | None => HostLiteral::Ip(self.peer.ip),
         }
     }
 

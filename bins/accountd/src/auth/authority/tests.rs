@@ -101,7 +101,9 @@ fn peer() -> Peer {
         ip: "192.0.2.1".parse().unwrap(),
         session: SessionId::from_bytes([1; 8]),
         tls: Some(tls),
-        ..Peer::ourselves()
+        local_ip: "192.0.2.9".parse().ok(),
+        listener: "public/imaps".into(),
+        agent: "Bird 1.0".into(),
     }
 }
 
@@ -545,19 +547,36 @@ async fn history_tells_what_happened() {
     plain(&bench, "ann@example.org", PASSWORD).await.unwrap();
     plain(&bench, "ann@example.org", "wrong").await.unwrap_err();
     plain(&bench, "who@example.org", "wrong").await.unwrap_err();
-    let of = async |account| {
-        let rows = bench.authority.vault.run(move |r| r.attempts(account, 10)).await.unwrap();
-        rows.iter().map(|a| (a.login.clone(), a.result.clone())).collect::<Vec<_>>()
-    };
+    let login = "ann@example.org";
+    assert!(bench.authority.key_add(ann(), [9; 32], "laptop".into(), login.into()).await.unwrap());
+    ended(bench.authority.start("EXTERNAL", peer(), EDGE, Some(b"")).await).unwrap();
+    let of =
+        async |account| bench.authority.vault.run(move |r| r.attempts(account, 10)).await.unwrap();
     // History is written when the thread is idle: a look may come before that.
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for _ in 0..500 {
         (known, unknown) = (of(Some(ann())).await, of(None).await);
-        if known.len() == 2 && unknown.len() == 1 {
+        if known.len() == 3 && unknown.len() == 1 {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    assert_eq!(known.len(), 2, "{known:?}");
-    assert_eq!(unknown, [("who@example.org".to_owned(), "badcreds".to_owned())]);
+    let all: Vec<_> = known.iter().chain(&unknown).collect();
+    for attempt in &all {
+        let ours = (attempt.local_ip.as_str(), attempt.listener.as_str(), attempt.agent.as_str());
+        assert_eq!(ours, ("192.0.2.9", "public/imaps", "Bird 1.0"));
+    }
+    let mut told: Vec<_> = all
+        .iter()
+        .map(|a| (a.login.as_str(), a.mechanism.as_str(), a.result.as_str(), &a.client_key[..]))
+        .collect();
+    told.sort_unstable();
+    // The connection showed a key each time; it is noted where it counted.
+    let expected: [(_, _, _, &[u8]); 4] = [
+        ("", "external", "ok", &[9; 32]),
+        ("ann@example.org", "plain", "badcreds", &[]),
+        ("ann@example.org", "plain", "ok", &[]),
+        ("who@example.org", "plain", "badcreds", &[]),
+    ];
+    assert_eq!(told, expected);
 }
