@@ -35,7 +35,11 @@ fn count(imap: &mut Imap, mailbox: &str) -> usize {
 fn what_came_by_smtp_is_read_by_imap() {
     let tree = Tree::start();
     let mut smtp = Smtp::connect(tree.address(25)).unwrap();
-    let reply = smtp.send("ann@example.org", &[USER], &message("one")).unwrap();
+    // RFC 8601 §5.
+    let results = |host: &str| format!("Authentication-Results: {host};\r\n\tdkim=pass\r\n");
+    let forged =
+        [results("LOCALHOST").into_bytes(), results("a.example").into_bytes(), message("one")];
+    let reply = smtp.send("ann@example.org", &[USER], &forged.concat()).unwrap();
     assert_eq!(reply.code, 250, "{reply:?}");
 
     let mut imap = Imap::log_in(tree.address(143), USER, PASSWORD).unwrap();
@@ -48,6 +52,8 @@ fn what_came_by_smtp_is_read_by_imap() {
     assert!(text.contains(".A line with a dot and one\r\n"), "{text}");
     assert!(text.contains("Return-Path: <ann@example.org>"), "{text}");
     assert!(text.contains("Received: from client.example"), "{text}");
+    assert!(text.contains(&results("a.example")), "{text}");
+    assert!(!text.contains("LOCALHOST"), "{text}");
 
     let found = imap.command("SEARCH TEXT \"dot and one\"").unwrap().text();
     assert!(found.contains("SEARCH 1"), "{found}");

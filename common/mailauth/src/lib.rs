@@ -9,4 +9,5 @@
 
 pub mod author;
 pub mod dkim;
+pub mod forged;
 pub mod trace;

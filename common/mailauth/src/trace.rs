@@ -37,6 +37,38 @@ pub fn lacks_header(content: &[u8]) -> bool {
     !is_field && !matches!(line, b"" | b"\r") && !line.starts_with(b"From ")
 }
 
+/// The answer of [`lacks_header`], turned round, for content that comes octet by octet.
+#[derive(Debug, Default)]
+pub(crate) struct FirstLine {
+    seen: usize,
+    /// What was seen is no start of `From `.
+    is_other: bool,
+    has_name: bool,
+    has_blank: bool,
+    begins_with_cr: bool,
+}
+
+impl FirstLine {
+    /// None until it is known.
+    pub(crate) fn take(&mut self, octet: u8) -> Option<bool> {
+        const MBOX: &[u8] = b"From ";
+        self.is_other |= MBOX.get(self.seen) != Some(&octet);
+        self.begins_with_cr |= self.seen == 0 && octet == b'\r';
+        self.seen = self.seen.saturating_add(1);
+        if !self.is_other && self.seen == MBOX.len() {
+            return Some(true);
+        }
+        match octet {
+            b':' => return Some(self.has_name),
+            b'\n' => return Some(self.seen == 1 || self.seen == 2 && self.begins_with_cr),
+            _ if octet.is_ascii_whitespace() => self.has_blank = true,
+            33..=126 if !self.has_blank => self.has_name = true,
+            _ => return Some(false),
+        }
+        None
+    }
+}
+
 /// Whether a text is what a face may put on top of a message: its one Received field, or nothing. It
 /// comes there after the message was checked, so any other field would be one that nobody checked:
 /// another From above the one that is the sender's own.

@@ -23,7 +23,7 @@ use ipc::{
         refusal as wire_refusal, submitter, transaction,
     },
 };
-use mailauth::trace;
+use mailauth::{forged::Forged, trace};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
@@ -311,9 +311,11 @@ impl transaction::Server for Transaction {
         };
         let spool = self.service.spool(way).map_err(wire::later)?;
         state.closed = true;
+        let names = self.service.directories.now().directory.host().names.clone();
         let sink = Sink {
             transaction: Rc::clone(&self),
             state: state.clone(),
+            forged: RefCell::new(Forged::new(names)),
             spool: RefCell::new(Some(spool)),
             submitted: Cell::new(None),
         };
@@ -326,6 +328,8 @@ impl transaction::Server for Transaction {
 struct Sink {
     transaction: Rc<Transaction>,
     state: State,
+    /// A user's program is no more entitled to write results in our name than a stranger is.
+    forged: RefCell<Forged>,
     spool: RefCell<Option<Spool>>,
     /// What became of it, if a user sent it.
     submitted: Cell<Option<(AccountId, SubmissionId)>>,
@@ -335,7 +339,13 @@ impl Sink {
     async fn take(&self, received: &str) -> Result<String, Refusal> {
         let Transaction { service, sender, from, params, peer, .. } = &*self.transaction;
         let spool = self.spool.borrow_mut().take().ok_or_else(Refusal::ours)?;
-        let spooled = spool.finish()?;
+        let rest = self.forged.borrow_mut().finish();
+        let spooled = spool.push(&rest).await.finish()?;
+        let removed = self.forged.borrow().removed();
+        if removed > 0 {
+            let what = "Authentication-Results in our name removed";
+            tracing::info!(session = %peer.session, removed, "{what}");
+        }
         if let Some(special) = self.state.special.clone() {
             return Err(refuse(special).await);
         }
@@ -412,7 +422,8 @@ impl message_sink::Server for Sink {
         // Chunks come one at a time, so nobody else looks for the spool meanwhile.
         let spool = self.spool.borrow_mut().take();
         let spool = spool.ok_or_else(|| wire::broken("a chunk after the end"))?;
-        let spool = spool.push(chunk).await;
+        let piece = self.forged.borrow_mut().push(chunk);
+        let spool = spool.push(&piece).await;
         *self.spool.borrow_mut() = Some(spool);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! What comes again because its sender did not hear the answer, and what only looks like it.
 
 use super::{
-    Bench, LoggedIn, PASSWORD, deliver, give, log_in, on_a_local_set, open, rcpt, session,
-    set_peer, submit,
+    Bench, LoggedIn, PASSWORD, RECEIVED, Taken, TakenSink, content, deliver, give, log_in,
+    on_a_local_set, open, rcpt, session, set_peer, submit,
 };
 use ipc::{
     Role,
@@ -13,6 +13,7 @@ use ipc::{
         queue_capnp::outbox,
     },
 };
+use std::rc::Rc;
 
 /// Submissions that wait for the queue.
 async fn waiting(bench: &Bench) -> u32 {
@@ -27,7 +28,7 @@ async fn waiting(bench: &Bench) -> u32 {
 const BOB: &str = "bob@example.org";
 
 /// Bob's right to send.
-async fn submitter(bench: &Bench) -> submitter::Client {
+pub(super) async fn submitter(bench: &Bench) -> submitter::Client {
     bench.set_password("bob", PASSWORD).await;
     let door: submission_door::Client = bench.door(Role::SmtpdSubmission, 0).await;
     let authenticator = door.authenticator_request().send().pipeline.get_authenticator();
@@ -174,6 +175,55 @@ fn mail_without_a_message_id_comes_again_only_to_who_lacks_it() {
         assert_eq!(counts().await, (5, 3));
         deliver(&mx, &both[..1], alarm).await.unwrap();
         assert_eq!(counts().await, (6, 3));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn results_in_our_name_are_removed_and_a_repeat_is_known() {
+    on_a_local_set(async {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::start(folder.path());
+        let submitter = submitter(&bench).await;
+        let mx: mx_door::Client = bench.door(Role::SmtpdMx, 0).await;
+        let forged = "Authentication-Results: (x)\r\n MAIL.example.org; dkim=pass\r\n";
+        let others = "Authentication-Results: mx.elsewhere.example; spf=pass\r\n";
+        // Larger than one chunk and than what stays in memory.
+        let body = "Authentication-Results: mail.example.org; x\r\n".repeat(2_000);
+        let left = format!("Message-ID: <1@x>\r\n{others}From: {BOB}\r\n\r\n{body}");
+        let message = left.replace("From", &format!("{forged}From"));
+        for _ in 0..2 {
+            deliver(&mx, &[BOB], format!("{forged}{message}").as_bytes()).await.unwrap();
+        }
+        let (bob, _, _) = session(&bench, BOB).await;
+        let (inbox, count) = open(&bob, "Work/In", false).await;
+        assert_eq!(count, 1);
+        let stored = content(&inbox, 1).await;
+        assert!(stored.ends_with(&format!("{RECEIVED}{left}")), "{stored:.999}");
+
+        // Nor may a user write them.
+        let first = submit(&submitter, BOB, &["x@elsewhere.example"], message.as_bytes()).await;
+        let again = submit(&submitter, BOB, &["x@elsewhere.example"], message.as_bytes()).await;
+        assert!(first.is_ok() && first == again);
+        let queue: queue_door::Client = bench.door(Role::QueueRunner, 0).await;
+        let outbox: outbox::Client = queue.outbox_request().send().pipeline.get_outbox();
+        let mut request = outbox.take_request();
+        request.get().set_max(10);
+        let response = request.send().promise.await.unwrap();
+        let items = response.get().unwrap().get_items().unwrap();
+        assert_eq!(items.len(), 1);
+        let taken = Rc::new(Taken::default());
+        let mut request = outbox.content_request();
+        request.get().set_submission(items.get(0).get_submission().unwrap());
+        request.get().set_sink(ipc::new_client(TakenSink(Rc::clone(&taken))));
+        assert!(request.send().promise.await.unwrap().get().unwrap().get_found());
+        assert!(String::from_utf8(taken.octets.take()).unwrap().ends_with(&left));
+
+        // Text alone stays whole; the empty line above it is ours.
+        deliver(&mx, &[BOB], format!("text\r\n{forged}").as_bytes()).await.unwrap();
+        assert!(content(&inbox, 2).await.ends_with(&format!("{RECEIVED}\r\ntext\r\n{forged}")));
+        deliver(&mx, &[BOB], format!("{forged}text\r\n").as_bytes()).await.unwrap();
+        assert!(content(&inbox, 3).await.ends_with(&format!("{RECEIVED}\r\ntext\r\n")));
         bench.stop().await;
     });
 }
