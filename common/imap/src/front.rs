@@ -474,8 +474,8 @@ impl Front {
             out.status(None, Condition::Bye, None, refusal.text);
             return self.close();
         }
-        let code = refusal.too_big.then_some(ResponseCode::TooBig);
-        out.status(refusal.tag.as_ref(), Condition::Bad, code.as_ref(), refusal.text);
+        let (condition, code) = refusal.fault.told();
+        out.status(refusal.tag.as_ref(), condition, code.as_ref(), refusal.text);
         self.state = State::Commands;
         Next::Read
     }

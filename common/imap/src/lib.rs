@@ -56,6 +56,6 @@ pub use name::{MailboxName, NameError, Names, SpecialUse};
 pub use out::{Out, Piece, without_nul};
 pub use parse::{SyntaxError, parse, tag_of};
 pub use pattern::Pattern;
-pub use reader::{Event, Limits, Reader, Refusal};
+pub use reader::{Event, Fault, Limits, Reader, Refusal};
 pub use response::{Condition, ResponseCode};
 pub use set::{NumberSet, SequenceSet};

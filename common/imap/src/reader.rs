@@ -8,6 +8,7 @@ use crate::{
     command::{Append, Tag},
     name::Names,
     parse::{append_prefix, tag_of},
+    response::{Condition, ResponseCode},
 };
 
 /// What a reader lets a client send.
@@ -47,6 +48,29 @@ impl Limits {
 /// What a client is told whose line passes its bound.
 const TOO_LONG: &str = "line is too long";
 
+/// What was wrong with a command that was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was not well-formed.
+    Malformed,
+    /// A line or a literal was larger than any command needs.
+    TooBig,
+    /// All was well with it but the size of the message it appends.
+    MessageTooBig,
+}
+
+impl Fault {
+    /// How it is told. A message above APPENDLIMIT is no mistake of grammar, and BAD would have a
+    /// client look for one (RFC 7889 §4, RFC 4469 §4.2).
+    pub(crate) const fn told(self) -> (Condition, Option<ResponseCode>) {
+        match self {
+            Self::Malformed => (Condition::Bad, None),
+            Self::TooBig => (Condition::Bad, Some(ResponseCode::TooBig)),
+            Self::MessageTooBig => (Condition::No, Some(ResponseCode::TooBig)),
+        }
+    }
+}
+
 /// Why a command was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -54,8 +78,8 @@ pub struct Refusal {
     pub tag: Option<Tag>,
     /// For the client.
     pub text: &'static str,
-    /// Whether it was larger than allowed.
-    pub too_big: bool,
+    /// What was wrong.
+    pub fault: Fault,
     /// Whether what follows cannot be understood, so that the connection has to end.
     pub fatal: bool,
 }
@@ -300,13 +324,13 @@ impl Reader {
             match append_prefix(&self.frame, marker_at, size, waits, self.names) {
                 Ok(None) => {}
                 Ok(Some(_)) if size > self.limits.message => {
-                    return self.refuse_literal("message is too large", true, size, waits);
+                    return self.refuse_literal("message is too large", Fault::MessageTooBig, size, waits);
                 }
                 Ok(Some(append)) => {
                     self.state = State::Appending { size, waits };
                     return Some(Event::Append(append));
                 }
-                Err(error) => return self.refuse_literal(error.0, false, size, waits),
+                Err(error) => return self.refuse_literal(error.0, Fault::Malformed, size, waits),
             }
         }
         self.literals = self.literals.saturating_add(1);
@@ -316,7 +340,7 @@ impl Reader {
             || whole > self.limits.command
             || self.literals > self.limits.literals
         {
-            return self.refuse_literal("literal is too large", true, size, waits);
+            return self.refuse_literal("literal is too large", Fault::TooBig, size, waits);
         }
         self.state = State::Literal(octets);
         if octets == 0 {
@@ -331,12 +355,12 @@ impl Reader {
     fn refuse_literal(
         &mut self,
         text: &'static str,
-        too_big: bool,
+        fault: Fault,
         size: u64,
         waits: bool,
     ) -> Option<Event> {
         let mut refusal = self.refusal(text);
-        refusal.too_big = too_big;
+        refusal.fault = fault;
         if waits {
             self.reset();
             return Some(Event::Refused(refusal));
@@ -428,13 +452,13 @@ impl Reader {
     }
 
     fn refusal(&self, text: &'static str) -> Refusal {
-        Refusal { tag: tag_of(&self.frame), text, too_big: false, fatal: false }
+        Refusal { tag: tag_of(&self.frame), text, fault: Fault::Malformed, fatal: false }
     }
 
     fn fatal(&mut self, refusal: Refusal) -> Event {
         self.reset();
         self.state = State::Dead;
-        Event::Refused(Refusal { too_big: true, fatal: true, ..refusal })
+        Event::Refused(Refusal { fault: Fault::TooBig, fatal: true, ..refusal })
     }
 
     fn reset(&mut self) {
@@ -553,7 +577,7 @@ mod tests {
         };
         // Synchronizing: not sent yet, so the next command is understood.
         let events = whole("a LOGIN {200000}\r\nb NOOP\r\n");
-        assert!(matches!(&events[0], Event::Refused(r) if r.too_big && !r.fatal));
+        assert!(matches!(&events[0], Event::Refused(r) if r.fault == Fault::TooBig && !r.fatal));
         assert_eq!(events[1], Event::Command(b"b NOOP".to_vec()));
         // Non-synchronizing: dropped up to a bound, then the rest of the command, then understood.
         let big =
@@ -563,7 +587,10 @@ mod tests {
         assert_eq!(events[1], Event::Command(b"b NOOP".to_vec()));
         assert!(refused("a LOGIN {2000000+}\r\n").fatal);
         assert!(refused(&format!("a {}", "x".repeat(70_000))).fatal);
-        assert!(refused("a APPEND x {99999999999}\r\n").too_big);
+        assert_eq!(refused("a APPEND x {99999999999}\r\n").fault, Fault::MessageTooBig);
+        assert_eq!(refused("a APPEND x {99999999999+}\r\n").fault, Fault::MessageTooBig);
+        // The name of the mailbox is no message.
+        assert_eq!(refused("a APPEND {99999999999}\r\n").fault, Fault::TooBig);
         assert!(refused("a APPEND x y {5}\r\n").tag.is_some());
         // A second message is refused without losing the thread.
         let events = whole("a APPEND x {1+}\r\ny {1+}\r\nz\r\nb NOOP\r\n");
@@ -577,7 +604,7 @@ mod tests {
             input += " {90000+}\r\n";
             input += &"x".repeat(90_000);
         }
-        assert!(refused(&(input + "\r\n")).too_big);
+        assert_eq!(refused(&(input + "\r\n")).fault, Fault::TooBig);
     }
 
     #[test]

@@ -345,8 +345,8 @@ impl Session {
     /// The reader refused something.
     pub fn refused(&mut self, refusal: &Refusal, out: &mut Out) -> Next {
         self.append = None;
-        let code = refusal.too_big.then_some(ResponseCode::TooBig);
-        out.status(refusal.tag.as_ref(), Condition::Bad, code.as_ref(), refusal.text);
+        let (condition, code) = refusal.fault.told();
+        out.status(refusal.tag.as_ref(), condition, code.as_ref(), refusal.text);
         if refusal.fatal {
             out.status(None, Condition::Bye, None, "cannot go on after that");
             return Next::Close;

@@ -521,8 +521,18 @@ fn appending() {
     assert_eq!(text, "d NO [TRYCREATE] no such mailbox\r\ne OK done\r\n");
     assert!(client.send("f APPEND INBOX {0+}\r\n\r\n").starts_with("f NO "));
     assert!(client.send("g APPEND a//b {3+}\r\nabc\r\n").starts_with("g NO [CANNOT]"));
-    assert!(client.send("h APPEND INBOX {999999999}\r\n").starts_with("h BAD [TOOBIG]"));
+    // Above the limit: NO, since nothing is wrong with the command (RFC 7889 §4).
+    let toobig = "h NO [TOOBIG] message is too large\r\n";
+    assert_eq!(client.send("h APPEND INBOX {999999999}\r\n"), toobig);
+    assert!(client.send("h2 CREATE {999999999}\r\n").starts_with("h2 BAD [TOOBIG]"));
     assert!(client.send("i FETCH 2 BODY[]\r\n").contains("BODY[] {5}\r\nhello)"));
+    // One that does not wait is on its way: dropped if it is near the limit, else the end.
+    client.reader = Reader::new(Limits { message: 10, ..Limits::SESSION });
+    let text = client.send("h APPEND INBOX {11+}\r\nhello world\r\nj NOOP\r\n");
+    assert_eq!(text, format!("{toobig}j OK done\r\n"));
+    let text = client.send("h APPEND INBOX {9999999+}\r\nx LOGOUT\r\n");
+    assert_eq!(text, format!("{toobig}* BYE cannot go on after that\r\n"));
+    assert!(client.closed);
 }
 
 #[test]
