@@ -100,6 +100,13 @@ impl DateTime {
         Self { seconds, zone: 0 }
     }
 
+    /// As it is kept: nanoseconds since 1970, which reach from September 1677 to April 2262. None
+    /// outside of that.
+    #[must_use]
+    pub const fn nanoseconds(self) -> Option<i64> {
+        self.seconds.checked_mul(1_000_000_000)
+    }
+
     fn local(self) -> i64 {
         self.seconds.saturating_add(i64::from(self.zone).saturating_mul(60))
     }
@@ -213,6 +220,19 @@ mod tests {
             DateTime::utc(parse("01-Mar-2024 00:30:00 +0100").unwrap().seconds).date().to_string(),
             "29-Feb-2024"
         );
+    }
+
+    #[test]
+    fn what_can_be_kept_has_ends() {
+        let kept = |text: &str| DateTime::parse(text.as_bytes()).unwrap().nanoseconds();
+        assert_eq!(kept(" 1-Jan-1970 00:00:01 +0000"), Some(1_000_000_000));
+        assert_eq!(kept("11-Apr-2262 23:47:16 +0000"), Some(9_223_372_036_000_000_000));
+        assert_eq!(kept("11-Apr-2262 23:47:17 +0000"), None);
+        // It is the moment that counts, not what the zone makes of it.
+        assert!(kept("12-Apr-2262 01:47:16 +0200").is_some());
+        assert!(kept("21-Sep-1677 00:12:44 +0000").is_some());
+        assert_eq!(kept("21-Sep-1677 00:12:43 +0000"), None);
+        assert_eq!(kept("31-Dec-9999 23:59:59 +0000"), None);
     }
 
     #[test]

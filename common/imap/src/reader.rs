@@ -324,7 +324,12 @@ impl Reader {
             match append_prefix(&self.frame, marker_at, size, waits, self.names) {
                 Ok(None) => {}
                 Ok(Some(_)) if size > self.limits.message => {
-                    return self.refuse_literal("message is too large", Fault::MessageTooBig, size, waits);
+                    return self.refuse_literal(
+                        "message is too large",
+                        Fault::MessageTooBig,
+                        size,
+                        waits,
+                    );
                 }
                 Ok(Some(append)) => {
                     self.state = State::Appending { size, waits };

@@ -145,10 +145,7 @@ async fn carry_out(
             params.set_mailbox(mailbox.as_str());
             rows::write_flags(&flags, params.reborrow().init_flags());
             // 0 is "now" on this edge: the first second of 1970 is one nanosecond later.
-            let received = received.map_or(0, |at| match at.saturating_mul(1_000_000_000) {
-                0 => 1,
-                at => at,
-            });
+            let received = received.map_or(0, |at| if at == 0 { 1 } else { at });
             params.set_received_unix_ns(received);
             params.set_size_hint(size);
             params.set_binary(binary);

@@ -130,7 +130,7 @@ pub enum Question {
         mailbox: MailboxName,
         /// The flags.
         flags: Flags,
-        /// INTERNALDATE in seconds since 1970, if not now.
+        /// INTERNALDATE in nanoseconds since 1970, if not now.
         received: Option<i64>,
         /// Octets to come.
         size: u64,

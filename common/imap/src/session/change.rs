@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     command::{Append, Named, Store, StoreHow, Tag},
+    date::DateTime,
     flags::{Flag, Flags, System},
     name::{MailboxName, SpecialUse},
     out::Out,
@@ -390,14 +391,22 @@ impl Session {
 fn begin_append(append: Append) -> (Appending, Result<Question, End>) {
     let Append { tag, mailbox, flags, date, size, binary, waits } = append;
     let appending = Appending { tag, waits, refused: None };
-    match mailbox {
-        Err(why) => (appending, Err(End::bad_name(why))),
+    let mailbox = match mailbox {
+        Err(why) => return (appending, Err(End::bad_name(why))),
         Ok(_) if size == 0 => {
-            (appending, Err(End::no(ResponseCode::ClientBug, "a message cannot be empty")))
+            let end = End::no(ResponseCode::ClientBug, "a message cannot be empty");
+            return (appending, Err(end));
         }
-        Ok(mailbox) => {
-            let received = date.map(|date| date.seconds);
-            (appending, Ok(Question::Append { mailbox, flags, received, size, binary }))
+        Ok(mailbox) => mailbox,
+    };
+    let received = match date.map(DateTime::nanoseconds) {
+        // A date of the grammar that would be told as another one later.
+        Some(None) => {
+            let why = "dates before 21-Sep-1677 and after 11-Apr-2262 cannot be kept";
+            return (appending, Err(End::no(ResponseCode::Cannot, why)));
         }
-    }
+        Some(Some(received)) => Some(received),
+        None => None,
+    };
+    (appending, Ok(Question::Append { mailbox, flags, received, size, binary }))
 }

@@ -521,6 +521,14 @@ fn appending() {
     assert_eq!(text, "d NO [TRYCREATE] no such mailbox\r\ne OK done\r\n");
     assert!(client.send("f APPEND INBOX {0+}\r\n\r\n").starts_with("f NO "));
     assert!(client.send("g APPEND a//b {3+}\r\nabc\r\n").starts_with("g NO [CANNOT]"));
+    // Dates that would be told as others later.
+    for year in ["0001", "1677", "2263", "9999"] {
+        let text =
+            client.send(&format!("k APPEND INBOX \" 1-Jan-{year} 00:00:00 +0000\" {{5}}\r\n"));
+        assert!(text.starts_with("k NO [CANNOT] dates before 21-Sep-1677"), "{year}: {text}");
+    }
+    let text = client.send("l APPEND INBOX \" 1-Jan-9999 00:00:00 +0000\" {5+}\r\nhello\r\n");
+    assert!(text.starts_with("l NO [CANNOT] dates"), "{text}");
     // Above the limit: NO, since nothing is wrong with the command (RFC 7889 §4).
     let toobig = "h NO [TOOBIG] message is too large\r\n";
     assert_eq!(client.send("h APPEND INBOX {999999999}\r\n"), toobig);
