@@ -131,7 +131,7 @@ impl Default for Smtp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Imap {
-    /// Octets of a command line without its literals.
+    /// Octets of the lines of a command without its literals; a set of 10,000 UIDs fits.
     pub line: u32,
     /// Octets of one literal that is not a message.
     pub literal: u32,
@@ -158,7 +158,7 @@ pub struct Imap {
 impl Default for Imap {
     fn default() -> Self {
         Self {
-            line: 16 << 10,
+            line: 64 << 10,
             literal: 100 << 10,
             literals_total: 1000 << 10,
             literals: 1000,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// Ranges one set may have: 64 KiB of command line hold no more than this anyway.
+/// Ranges one set may have: 64 KiB of command line hold no more different ones anyway.
 const MAX_RANGES: usize = 16_384;
 
 /// One end of a range in a command.

@@ -270,6 +270,30 @@ fn searches_are_bounded_and_end_with_their_client() {
 }
 
 #[test]
+fn a_long_line_is_a_command_and_one_too_long_is_told() {
+    let tree = Tree::start();
+    let mut imap = log_in(&tree, 0, USER);
+    ok(&mut imap, "SELECT INBOX");
+    // What a client that is in step with a large mailbox may ask (RFC 7162 §4 wants 8,192).
+    let uids: Vec<String> = (1..20_001).step_by(2).map(|uid| uid.to_string()).collect();
+    let set = uids.join(",");
+    assert!((50_000..64_000).contains(&set.len()), "{}", set.len());
+    ok(&mut imap, &format!("UID FETCH {set} FLAGS"));
+    ok(&mut imap, &format!("UID SEARCH UID {set}"));
+    // There is an end, with a line or without one, and the client hears of it.
+    for (number, end) in [(1, "\r\n"), (2, "")] {
+        let mut stream = stream_from(source(number), tree.address(143)).unwrap();
+        let long = "1,".repeat(35_000);
+        let text = format!("a LOGIN {USER} {PASSWORD}\r\nb UID FETCH {long}1 FLAGS{end}");
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.contains("\r\nb BAD [TOOBIG] line is too long\r\n* BYE "), "{said}");
+    }
+    ok(&mut imap, "NOOP");
+}
+
+#[test]
 fn messages_that_do_not_fit_are_refused_before_they_come() {
     let tree = Tree::start();
     let mut imap = log_in(&tree, 0, USER);
