@@ -116,6 +116,15 @@ fn without_any_sound_text_the_reason_is_told_at_once() {
     let asked = tree.moxctl(&["account", "list"]);
     let error = String::from_utf8(asked.stderr).unwrap();
     assert!(error.contains("accountd does not stay up") && error.contains(why), "{error}");
+
+    // What is done to its processes is done to nobody; each try is short.
+    for args in [&["restart", "accountd"][..], &["loglevel", "debug", "accountd"]] {
+        let vain = || {
+            let (error, code) = refused(&tree, args);
+            code == 1 && error.contains("accountd does not run: it ended by exit 78")
+        };
+        assert!(wait_until(PATIENCE, vain), "{args:?}: {:?}", refused(&tree, args));
+    }
 }
 
 /// What it says on standard error, and its exit status.

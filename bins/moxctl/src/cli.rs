@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Stop,
     /// Change to the installed binaries without refusing a connection
     Upgrade,
-    /// Start the processes of a role again
+    /// Start the processes of a role again; fails if none runs
     Restart {
         /// Role, as in `moxctl processes`
         role: Role,

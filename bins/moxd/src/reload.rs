@@ -16,6 +16,7 @@ use crate::{
     ports::{Missing, Ports},
     required,
     source::Source,
+    table::absent,
     tree::{Ground, Mode, Tree},
 };
 
@@ -149,7 +150,8 @@ fn apply(tree: &mut Tree, new: Static, missing: Missing) -> anyhow::Result<Vec<S
     let sockets = |ports: &Ports, role| -> Vec<String> {
         ports.of(role).map(|(name, _)| name.to_owned()).collect()
     };
-    let before: Vec<_> = Role::ALL.map(|role| sockets(&tree.ground.ports, role)).into();
+    let before: Vec<_> =
+        Role::ALL.map(|role| (sockets(&tree.ground.ports, role), tree.instances(role))).into();
     if let Some(why) = required::lacking(tree, &new) {
         bail!("{why}");
     }
@@ -157,20 +159,28 @@ fn apply(tree: &mut Tree, new: Static, missing: Missing) -> anyhow::Result<Vec<S
     let old = std::mem::replace(&mut tree.ground.settings, new);
     tree.make_slots()?;
     let new = &tree.ground.settings;
+    let (mut lines, mut changed) = (Vec::new(), Vec::new());
     let has_files = |settings: &config::Static| {
         crate::files::of_keyholder(settings).is_ok_and(|files| !files.is_empty())
     };
-    let mut lines = Vec::new();
-    let mut changed = Vec::new();
-    for (role, before) in Role::ALL.into_iter().zip(before) {
+    for (role, (before, processes)) in Role::ALL.into_iter().zip(before) {
         let slice = old.slice(role.name()) != new.slice(role.name());
         let ports = before != sockets(&tree.ground.ports, role);
         // New certificates may lie in the same files.
         let files = role == Role::Keyholder && has_files(new);
         let all = old.require != new.require || old.log.format != new.log.format;
-        if slice || ports || files || all {
-            lines.push(format!("{role} is replaced"));
-            changed.push(role);
+        let is_other = slice || ports || files || all;
+        match (processes > 0, tree.instances(role) > 0) {
+            (false, true) => lines.push(format!("{role} is started")),
+            (true, false) => lines.push(format!("{role} ends")),
+            (true, true) if is_other => {
+                if tree.runs(role) {
+                    lines.push(format!("{role} is replaced"));
+                }
+                lines.extend(absent(tree, role));
+                changed.push(role);
+            }
+            (true, true) | (false, false) => {}
         }
     }
     let level = (old.log.level != new.log.level).then_some(new.log.level);

@@ -285,12 +285,13 @@ fn obey(order: Order, answer: oneshot::Sender<Answer>, tree: &mut Tree, notify: 
             tree.go_down();
             Ok(vec!["draining, then the installed build takes over".to_owned()])
         }
-        Order::Restart(role) => {
-            tree.restart(role);
-            Ok(Vec::new())
+        Order::Restart(role) => to_running(tree, role, |tree| tree.restart(role)),
+        Order::LogLevel(Some(role), level) => {
+            to_running(tree, role, |tree| tree.log_level(Some(role), level))
         }
-        Order::LogLevel(role, level) => {
-            tree.log_level(role, level);
+        // Who is started later has it too.
+        Order::LogLevel(None, level) => {
+            tree.log_level(None, level);
             Ok(Vec::new())
         }
         Order::Processes => Ok(table::processes(tree)),
@@ -313,6 +314,17 @@ fn obey(order: Order, answer: oneshot::Sender<Answer>, tree: &mut Tree, notify: 
     };
     // A client that has gone needs no answer.
     let _ = answer.send(said);
+}
+
+/// Does something to the processes of a role that run; says which do not. If none does, it was in
+/// vain.
+fn to_running(tree: &mut Tree, role: Role, act: impl FnOnce(&mut Tree)) -> Answer {
+    let absent = table::absent(tree, role);
+    if !tree.runs(role) {
+        return Err(absent.join("\n"));
+    }
+    act(tree);
+    Ok(absent)
 }
 
 enum Asked {

@@ -36,6 +36,23 @@ pub(crate) fn processes(tree: &Tree) -> Vec<String> {
     lines.collect()
 }
 
+/// The processes of a role that do not run, and why, for whoever gave an order about it.
+pub(crate) fn absent(tree: &Tree, role: Role) -> Vec<String> {
+    if tree.instances(role) == 0 && !tree.runs(role) {
+        return vec![format!("{role} is not in this configuration")];
+    }
+    let of_role = tree.slots.iter().filter(|(key, slot)| key.0 == role && slot.now.is_none());
+    let told = of_role.map(|(key, slot)| match slot.last_end {
+        Some(exit) => format!(
+            "{} does not run: it ended by {} and is started again by itself",
+            name(*key),
+            end(exit)
+        ),
+        None => format!("{} does not run yet", name(*key)),
+    });
+    told.collect()
+}
+
 fn state(slot: &Slot) -> &'static str {
     match &slot.now {
         None => "waiting",

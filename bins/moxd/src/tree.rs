@@ -172,6 +172,11 @@ impl Tree {
         self.slots.values().all(|slot| slot.now.as_ref().is_some_and(|now| now.ready.is_some()))
     }
 
+    /// Whether any process of a role runs.
+    pub(crate) fn runs(&self, role: Role) -> bool {
+        self.slots.iter().any(|(key, slot)| key.0 == role && slot.now.is_some())
+    }
+
     /// Whether it has ended for good.
     pub(crate) fn is_down(&self) -> bool {
         self.mode == Mode::Down

@@ -730,6 +730,12 @@ fn a_file_is_applied_whole_or_not_at_all(uid: Option<u32>) {
         assert!(std::iter::repeat_with(notified).take(8).any(|said| said == "WATCHDOG=1"));
     }
 
+    let front = Role::ImapdFront;
+    for order in [Order::Restart(front), Order::LogLevel(Some(front), config::Level::Info)] {
+        let absent = orders::give(&control, order).unwrap_err().to_string();
+        assert_eq!(absent, "error: imapd-front is not in this configuration");
+    }
+
     let (mx, accountd) = (pid("smtpd-mx"), pid("accountd"));
     write(base + 1, "unknown = 1");
     let refused = orders::give(&control, Order::Reload).unwrap_err().to_string();
