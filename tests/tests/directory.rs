@@ -145,7 +145,9 @@ fn words_that_mean_nothing_are_wrong_usage_and_what_matches_nothing_is_said() {
         (&["account", "disable", "mox", " "], 2, "message"),
         (&["clientkey", "add", "mox", "1234", "mox@localhost"], 2, "64 hex digits"),
         (&["account", "verify"], 2, "--all"),
-        (&["queue", "retry", "--to", "remote.example"], 1, "@remote.example"),
+        (&["queue", "retry", "--to", "remote.example"], 2, "@remote.example"),
+        (&["queue", "list", "--from", "remote.example"], 2, "@remote.example"),
+        (&["account", "logins", "--max", "0", "mox"], 2, "0 is not in 1.."),
         (&["queue", "drop", "--account", "nosuch"], 1, "nothing in the queue"),
         (&["account", "verify", "nosuch"], 1, "account nosuch does not exist"),
     ] {

@@ -143,7 +143,10 @@ fn one_message_is_followed_through_all_processes() {
     for key in ["queue_id", "submission", "session"] {
         assert_eq!(afterwards(&service, &field(key)), lines, "{key}");
     }
-    assert!(afterwards(&service, "nothing-like-it@a.test").is_empty());
+    let none = service.moxctl(&["log", "follow", "--once", "<nothing-like-it@a.test>"], "");
+    assert_eq!((none.status.code(), none.stdout.as_slice()), (Some(1), &b""[..]));
+    let error = String::from_utf8(none.stderr).unwrap();
+    assert_eq!(error, "moxctl: nothing in the log is about nothing-like-it@a.test\n");
     let objects = service.asks(&["--json", "log", "follow", "--once", &field("queue_id")], "");
     assert_eq!(objects.lines().count(), lines.len());
     assert!(objects.lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()));

@@ -188,7 +188,7 @@ pub(crate) enum Account {
         /// Account; "" for log-ins with names that are nobody's and of the administrator
         name: String,
         /// At most so many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         max: u32,
     },
     /// Check the account's databases and content, while the server runs
@@ -330,7 +330,7 @@ pub(crate) enum Log {
     Follow {
         /// Session id, queue id, submission id, Message-ID or account
         id: String,
-        /// Only what is logged already
+        /// Only what is logged already; fails if that is nothing
         #[arg(long)]
         once: bool,
     },

@@ -62,6 +62,14 @@ pub(crate) fn run(sockets: &Sockets, what: Log, output: Output) -> Result<(), Fa
         }
         Ok(())
     })?;
+    if lines.is_empty() {
+        let nothing = format!("nothing in the log is about {bare}");
+        if once {
+            return Err(Failure::Failed(nothing));
+        }
+        // It may be on its way.
+        output.failed(&format!("{nothing}; waiting for it"));
+    }
     lines.sort_by(|a, b| time_of(a).cmp(time_of(b)));
     for line in lines {
         show(&line, output)?;

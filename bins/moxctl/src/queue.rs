@@ -67,7 +67,7 @@ fn check_given(filter: &Filter, command: &str) -> Result<(), Failure> {
 fn check(filter: &Filter) -> Result<(), Failure> {
     for (option, text) in [("--from", &filter.from), ("--to", &filter.to)] {
         if !text.is_empty() && !text.contains('@') {
-            return Err(Failure::Failed(format!(
+            return Err(Failure::Usage(format!(
                 "{option} {text}: no address; a whole domain is written @{text}"
             )));
         }
