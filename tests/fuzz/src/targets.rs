@@ -50,6 +50,7 @@ targets! {
     "config-domains" others::domains;
     "author" others::author;
     "trace" others::trace;
+    "forged" others::forged;
     "dns-record" others::dns_record;
     "http-forwarded" others::forwarded;
     "supervision" others::supervision;

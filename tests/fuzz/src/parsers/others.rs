@@ -15,6 +15,7 @@ use mailauth::{
         Algorithm, BodyHash, Canonicalization, DEFAULT_SIGNED, Draft, MAX_BLOCK, Recipe, Selector,
         check_signable, fields,
     },
+    forged::Forged,
     trace,
 };
 use types::{Address, Domain, Localpart, ReversePath, UnixNanos};
@@ -59,6 +60,47 @@ pub(crate) fn trace(input: &[u8]) {
     assert!(!lacks, "fields are a header");
     let first = text.split("\r\n").filter(|line| !line.starts_with([' ', '\t'])).count() - 1;
     assert!(!received || first == 1, "one field alone");
+}
+
+/// A message on its way in: however it is split, no field that plainly says to be our
+/// Authentication-Results is left, nothing is made up, and what is no header is left alone.
+pub(crate) fn forged(input: &[u8]) {
+    let mut source = Source::new(input);
+    let seed = source.octet();
+    let message = source.rest();
+    let ours: Domain = "mx.example.org".parse().expect("a domain");
+    let filtered = |seed: Option<u8>, message: &[u8]| {
+        let mut filter = Forged::new(vec![ours.clone()]);
+        let mut out = Vec::new();
+        match seed {
+            Some(seed) => {
+                pieces(message, seed).for_each(|piece| out.extend_from_slice(&filter.push(piece)));
+            }
+            None => out.extend_from_slice(&filter.push(message)),
+        }
+        out.extend_from_slice(&filter.finish());
+        (out, filter.removed())
+    };
+    let (out, removed) = filtered(None, message);
+    assert_eq!(filtered(Some(seed), message), (out.clone(), removed), "any split gives the same");
+    assert!(removed > 0 || out == message);
+    let mut left = message.iter();
+    assert!(out.iter().all(|octet| left.any(|other| other == octet)), "something was made up");
+    if trace::lacks_header(message) {
+        assert_eq!(out, message, "no header");
+        return;
+    }
+    for line in out.split_inclusive(|octet| *octet == b'\n') {
+        if matches!(line, b"\n" | b"\r\n") {
+            return;
+        }
+        let line = line.to_ascii_lowercase();
+        let Some(rest) = line.strip_prefix(b"authentication-results") else { continue };
+        let Some(value) = rest.trim_ascii_start().strip_prefix(b":") else { continue };
+        let id = value.trim_ascii_start().strip_prefix(b"mx.example.org");
+        let is_ours = id.is_some_and(|behind| matches!(behind, [b';' | b' ' | b'\r' | b'\n', ..]));
+        assert!(!is_ours, "{}", line.escape_ascii());
+    }
 }
 
 /// An answer of a hostile DNS server: what we make of its records is no longer than they were.
