@@ -185,7 +185,7 @@ pub(crate) enum Account {
     },
     /// Who logged in, from where, with what result
     Logins {
-        /// Account; "" for log-ins with names that are nobody's and of the administrator
+        /// Account; "" for log-ins with names that are nobody's
         name: String,
         /// At most so many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]

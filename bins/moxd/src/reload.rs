@@ -184,12 +184,13 @@ fn apply(tree: &mut Tree, new: Static, missing: Missing) -> anyhow::Result<Vec<S
         }
     }
     let level = (old.log.level != new.log.level).then_some(new.log.level);
+    let replaced = changed.len();
     for role in changed {
         tree.restart(role);
     }
     if let Some(level) = level {
         tree.log_level(None, level);
     }
-    tracing::info!(replaced = lines.len(), "the configuration was applied");
+    tracing::info!(replaced, "the configuration was applied");
     Ok(lines)
 }

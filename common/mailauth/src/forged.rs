@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use types::Domain;
 
 const NAME: &[u8] = b"authentication-results";
-/// Octets held back. Who puts more comments before the name of a server hides it: no such field passes.
+/// Octets held back. Who puts more comments before the name of a server hides it: no such field
+/// passes, nor does text that begins so and turns out to be no header.
 const MAX_HELD: usize = 4_096;
 /// The longest that can be a name of ours: four octets for each character.
 const MAX_ID: usize = Domain::MAX_OCTETS * 4;
@@ -157,14 +158,14 @@ impl Forged {
             Field::Colon if octet == b':' => {
                 self.field = Field::Comments { depth: 0, escaped: false };
             }
-            Field::Colon if matches!(octet, b' ' | b'\t') => {}
+            Field::Colon if is_blank(octet) && octet != b'\n' => {}
             Field::Comments { depth, escaped } => match octet {
                 _ if *escaped => *escaped = false,
                 b'\\' if *depth > 0 => *escaped = true,
                 b'(' => *depth = depth.saturating_add(1),
                 b')' if *depth > 0 => *depth -= 1,
                 _ if *depth > 0 => {}
-                b' ' | b'\t' | b'\r' | b'\n' => {}
+                _ if is_blank(octet) => {}
                 b'"' => self.field = Field::Id { id: Vec::new(), quoted: true, escaped: false },
                 _ if is_token(octet) => {
                     self.field = Field::Id { id: vec![octet], quoted: false, escaped: false };
@@ -226,6 +227,11 @@ impl Forged {
     }
 }
 
+/// White space, and what some readers take for it.
+fn is_blank(octet: u8) -> bool {
+    octet <= b' ' || octet == 127
+}
+
 /// RFC 2045 §5.1, and what RFC 6532 adds.
 fn is_token(octet: u8) -> bool {
     octet > b' ' && octet != 127 && !b"()<>@,;:\\\"/[]?=".contains(&octet)
@@ -266,6 +272,8 @@ mod tests {
             "Authentication-Results : mx.example.org; none\r\n",
             "Authentication-Results \t :mx.example.org;none\r\n",
             "Authentication-Results:mx.example.org\r\n",
+            "Authentication-Results\r:\x0cmx.example.org\x0b; none\r\n",
+            "Authentication-Results:\0\x7f mx.example.org\r\n",
             "Authentication-Results: mx.example.org.; none\r\n",
             "Authentication-Results:\r\n mx.example.org;\r\n\tdkim=pass\r\n \r\n spf=pass\r\n",
             "Authentication-Results: (a (b\\) c) d)\r\n (e) mx.example.org(f); none\r\n",

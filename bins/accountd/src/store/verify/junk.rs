@@ -16,8 +16,10 @@ use storage::rusqlite::{Connection, params};
 /// In how many other messages and in how many junk ones.
 type Counts = (i64, i64);
 
-/// Messages of a reader's job, if its time lasts so long.
-const MESSAGES: u32 = 200;
+/// Messages of a reader's job that were trained, if its time lasts so long.
+const MESSAGES: usize = 200;
+/// Messages it looks at for them.
+const LOOKED_AT: i64 = 20_000;
 const TRAINED: u32 = bits::TRAINED_JUNK | bits::TRAINED_HAM;
 
 /// What was counted anew.
@@ -77,24 +79,27 @@ pub(super) enum Looked {
 /// Goes on with a reader's count, of at most `most` words.
 pub(super) fn look(view: &View<'_>, mut now: Counting, most: usize) -> Result<Looked, StoreError> {
     let c = view.connection;
-    let mut query = c.prepare_cached(
-        "SELECT id, content_id, bits FROM msg WHERE id > ?1 AND expunged = 0 AND bits & ?2 <> 0
-         ORDER BY id LIMIT ?3",
-    )?;
-    let mut rows = query.query(params![now.after, TRAINED, MESSAGES])?;
-    let mut read = 0;
-    while let Some(row) = rows.next()? {
-        if view.is_late(read) {
-            return Ok(Looked::More(now));
+    let newest: i64 = c.query_row("SELECT ifnull(max(id), 0) FROM msg", [], |row| row.get(0))?;
+    if now.after < newest {
+        let until = now.after.saturating_add(LOOKED_AT).min(newest);
+        let mut query = c.prepare_cached(
+            "SELECT id, content_id, bits FROM msg
+             WHERE id > ?1 AND id <= ?2 AND expunged = 0 AND bits & ?3 <> 0 ORDER BY id",
+        )?;
+        let mut rows = query.query(params![now.after, until, TRAINED])?;
+        let mut read = 0;
+        while let Some(row) = rows.next()? {
+            if read >= MESSAGES || view.is_late(read) {
+                return Ok(Looked::More(now));
+            }
+            read += 1;
+            now.after = row.get(0)?;
+            let content: Option<i64> = row.get(1)?;
+            let words = reputation::content_words(c, view.files, content.map(ContentId))?;
+            let Some(words) = words else { continue };
+            now.counted.add(words, row.get(2)?, &now.from, most);
         }
-        read += 1;
-        now.after = row.get(0)?;
-        let content: Option<i64> = row.get(1)?;
-        let words = reputation::content_words(c, view.files, content.map(ContentId))?;
-        let Some(words) = words else { continue };
-        now.counted.add(words, row.get(2)?, &now.from, most);
-    }
-    if read > 0 {
+        now.after = until;
         return Ok(Looked::More(now));
     }
     let is_right = is_kept(c, &now.from, &now.counted)?;
