@@ -118,7 +118,7 @@ fn number(value: &Value) -> Option<Value> {
 }
 
 /// A value in a column. Control characters of foreign texts (a remote server's words) must not
-/// reach the terminal.
+/// reach the terminal, nor those that break or turn a line or are not seen.
 fn plain(value: &Value) -> String {
     let text = match value {
         Value::Null => return "-".into(),
@@ -127,7 +127,12 @@ fn plain(value: &Value) -> String {
         Value::Object(layers) => said(layers),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let is_odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    };
+    text.chars().map(|c| if is_odd(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The layers of confinement in a column: only what is not as it should be.

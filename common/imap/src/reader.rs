@@ -490,11 +490,13 @@ fn marker(line: &[u8]) -> Option<(usize, u64, bool)> {
     let start = memchr::memrchr(b'{', inside)?;
     let number = inside.get(start.saturating_add(1)..)?;
     let (number, waits) = number.strip_suffix(b"+").map_or((number, true), |n| (n, false));
-    if !(1..=20).contains(&number.len()) || !number.iter().all(u8::is_ascii_digit) {
+    if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    // More than a number64 is as much too large as the largest one.
-    let size = std::str::from_utf8(number).ok()?.parse().unwrap_or(u64::MAX);
+    // More than a number64 is as much too large as the largest one: what follows is no command.
+    let size = number.iter().fold(0_u64, |size, digit| {
+        size.saturating_mul(10).saturating_add(u64::from(digit.wrapping_sub(b'0')))
+    });
     Some((start, size, waits))
 }
 
@@ -594,6 +596,10 @@ mod tests {
         assert!(refused(&format!("a {}", "x".repeat(70_000))).fatal);
         assert_eq!(refused("a APPEND x {99999999999}\r\n").fault, Fault::MessageTooBig);
         assert_eq!(refused("a APPEND x {99999999999+}\r\n").fault, Fault::MessageTooBig);
+        // However many digits it has.
+        let digits = "9".repeat(21);
+        let fault = refused(&format!("a APPEND x {{{digits}+}}\r\n")).fault;
+        assert_eq!(fault, Fault::MessageTooBig);
         // The name of the mailbox is no message.
         assert_eq!(refused("a APPEND {99999999999}\r\n").fault, Fault::TooBig);
         assert!(refused("a APPEND x y {5}\r\n").tag.is_some());

@@ -1,5 +1,6 @@
 //! Takes out of a message that arrives the Authentication-Results in our name (RFC 8601 §5): who reads
-//! ours would believe them, and only we may write them.
+//! ours would believe them, and only we may write them. What names no server that can be read goes,
+//! too.
 //!
 //! Octet by octet, as the message streams by: of a field that may be one, what comes before its name
 //! of a server (§2.2: `authserv-id`) is held back until that is read; the body is not looked at.
@@ -170,7 +171,8 @@ impl Forged {
                 _ if is_token(octet) => {
                     self.field = Field::Id { id: vec![octet], quoted: false, escaped: false };
                 }
-                _ => self.keep(out),
+                // What no reader of the grammar could read, another may take for our name.
+                _ => self.remove(),
             },
             Field::Id { id, quoted, escaped } => {
                 match octet {
@@ -199,20 +201,26 @@ impl Forged {
     }
 
     fn end_field(&mut self, out: &mut Vec<u8>) {
-        self.decide(out);
+        match &self.field {
+            Field::Comments { .. } | Field::Id { quoted: true, .. } => self.remove(),
+            Field::Id { .. } => self.decide(out),
+            Field::Name(_) | Field::Colon | Field::Kept => self.keep(out),
+            Field::Removed | Field::Body => {}
+        }
         self.field = Field::Kept;
     }
 
-    /// With what is known now.
+    /// When the name of a server has been read.
     fn decide(&mut self, out: &mut Vec<u8>) {
-        let id = if let Field::Id { id, .. } = &self.field { id.as_slice() } else { b"" };
-        // Case and A-labels or U-labels make no difference (RFC 8601 §2.5, RFC 5890 §2.3.2.1).
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.trim().parse::<Domain>().ok());
-        if id.is_some_and(|id| self.ours.contains(&id)) {
-            self.remove();
-        } else if !matches!(self.field, Field::Removed | Field::Body) {
-            self.keep(out);
-        }
+        let Field::Id { id, .. } = &self.field else { return };
+        let text = std::str::from_utf8(id).map(str::trim).unwrap_or_default();
+        let goes = match text.parse::<Domain>() {
+            // Case and A-labels or U-labels make no difference (RFC 8601 §2.5, RFC 5890 §2.3.2.1).
+            Ok(name) => self.ours.contains(&name),
+            // No domain's: a word that looks like one of ours, or nothing at all.
+            Err(_) => text.is_empty() || !text.is_ascii(),
+        };
+        if goes { self.remove() } else { self.keep(out) }
     }
 
     fn keep(&mut self, out: &mut Vec<u8>) {
@@ -284,6 +292,17 @@ mod tests {
             "Authentication-Results: b\u{fc}cher.example; none\r\n",
             "Authentication-Results: XN--BCHER-KVA.example; none\r\n",
             "Authentication-Results: mx.example.org; none\n",
+            // What cannot be read goes, whosever it is: some readers make our name of it.
+            "Authentication-Results: =?utf-8?q?mx.example.org?=; none\r\n",
+            "Authentication-Results: mx.exam\u{200d}ple.org; none\r\n",
+            "Authentication-Results: mx.example.org\u{3002}; none\r\n",
+            "Authentication-Results: ; mx.example.org\r\n",
+            "Authentication-Results: \"\"mx.example.org; none\r\n",
+            "Authentication-Results: \"mx.example.org; none\r\n",
+            "Authentication-Results: (never closed mx.example.org; none\r\n",
+            "Authentication-Results: <mx.example.org>; none\r\n",
+            "Authentication-Results:: mx.example.org; none\r\n",
+            "Authentication-Results:\r\n",
         ] {
             check(&format!("{field}\r\nbody\r\n"), "\r\nbody\r\n", 1);
             check(&format!("A: b\r\n{field}C: d\r\n"), "A: b\r\nC: d\r\n", 1);
@@ -308,13 +327,10 @@ mod tests {
             "Authentication-Results: (mx.example.org) other.example (mx.example.org); x\r\n".into(),
             "Authentication-Results: a.mx.example.org; none\r\n\r\n".into(),
             "Authentication-Results: mx.example.orgs; none\r\n\r\n".into(),
-            "Authentication-Results: ; mx.example.org\r\n\r\n".into(),
-            "Authentication-Results: (never closed mx.example.org; none\r\n\r\n".into(),
-            "Authentication-Results:\r\nmx.example.org: b\r\n\r\n".into(),
+            "Authentication-Results: a_name; none\r\n\r\n".into(),
             "Authentication-Results\r\n : mx.example.org\r\n\r\n".into(),
             "Authentication-Results-Too: mx.example.org\r\n\r\n".into(),
             "Authentication-Result: mx.example.org\r\n\r\n".into(),
-            "Authentication-Results: \r\n\r\nmx.example.org\r\n".into(),
             "A: b\r\n\rc\r\n\r\r\n\r\nd".into(),
             "A: b\r\n\r".into(),
             "Authentication-Res".into(),

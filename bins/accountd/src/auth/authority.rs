@@ -401,12 +401,21 @@ impl Authority {
         match user.known {
             Some(known) if is_right => {
                 let User { salt, verifier, generation, .. } = user;
-                let shown = Shown { account: known.account, salt, verifier, generation };
+                let is_own = self.is_own(&known);
+                let shown = Shown { account: known.account, is_own, salt, verifier, generation };
                 self.learn(peer, shown, &password).await;
                 (account, self.proved(known, Credential::Password, generation).await)
             }
             Some(_) | None => (account, Err(Failure::BadCredentials)),
         }
+    }
+
+    /// Whether a name is one of the account's addresses, not one that it catches.
+    fn is_own(&self, known: &Known) -> bool {
+        let snapshot = self.directories.now();
+        let canonical = snapshot.directory.canonical(&known.login);
+        let account = snapshot.directory.account_by_id(known.account);
+        account.is_some_and(|account| account.addresses.contains(&canonical))
     }
 
     async fn check_key(

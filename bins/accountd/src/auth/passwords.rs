@@ -18,6 +18,8 @@ use types::{AccountId, Address, Secret};
 /// Whose password was shown, and was right.
 pub(super) struct Shown {
     pub(super) account: AccountId,
+    /// Whether it was shown with an address of the account's, and not with one that it catches.
+    pub(super) is_own: bool,
     pub(super) salt: [u8; SALT],
     pub(super) verifier: Verifier,
     pub(super) generation: u64,
@@ -86,8 +88,9 @@ impl Authority {
     /// Derives keys for a name that the right password was shown with and that has none yet, so that
     /// SCRAM works with it the next time. Whoever showed it is let in whether or not this succeeds.
     pub(super) async fn learn(&self, peer: &Peer, shown: Shown, password: &Secret<String>) {
-        let Shown { account, salt, mut verifier, generation } = shown;
-        if verifier.keys_for(&salt).is_some() {
+        let Shown { account, is_own, salt, mut verifier, generation } = shown;
+        // No caught address takes the place of another.
+        if verifier.keys_for(&salt).is_some() || !is_own && verifier.is_full() {
             return;
         }
         let learnt = async {

@@ -19,8 +19,8 @@ pub(crate) const SCRAM_ITERATIONS: u32 = 65_536;
 /// Octets of a salt.
 pub(crate) const SALT: usize = 16;
 
-/// Names one password has SCRAM keys for: with them all it is 2 KiB, sealed.
-pub(crate) const MAX_NAMES: usize = 16;
+/// Names one password has SCRAM keys for: with them all it is as large as what keyholder seals may be.
+pub(crate) const MAX_NAMES: usize = 32;
 
 const FORMAT: u8 = 2;
 /// The format before: one salt for all names of an account, by which they could be told to belong
@@ -123,10 +123,15 @@ impl Verifier {
         self.names.iter().find(|keys| keys.salt == *salt)
     }
 
+    /// Whether there is room for another name.
+    pub(crate) fn is_full(&self) -> bool {
+        self.names.len() >= MAX_NAMES
+    }
+
     /// Adds a name's keys; above [`MAX_NAMES`] the oldest go.
     pub(crate) fn add(&mut self, keys: NameKeys) {
         self.names.retain(|known| known.salt != keys.salt);
-        if self.names.len() >= MAX_NAMES {
+        if self.is_full() {
             self.names.remove(0);
         }
         self.names.push(keys);

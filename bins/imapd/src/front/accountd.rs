@@ -1,7 +1,7 @@
 //! What front asks accountd of every connection before anybody is logged in: may it come in, and
 //! which mechanisms are announced to it.
 
-use super::{LATER, SHORT, TOO_MANY};
+use super::{LATER, SHORT, TOO_MANY, TOO_MANY_FAILED};
 use crate::peer::{Peer, Tls, TlsClass};
 use ipc::{
     Dialer, Limits, Line, Unavailable,
@@ -106,15 +106,14 @@ impl Accountd {
         let pass = verdict.and_then(|verdict| {
             use gate::verdict::Which;
             Ok(match verdict.which()? {
-                Which::Pass(pass) => Some(pass?),
-                Which::TooManyConnections(())
-                | Which::TooManyPerMinute(())
-                | Which::TooManyFailedLogins(()) => None,
+                Which::Pass(pass) => Ok(pass?),
+                Which::TooManyConnections(()) | Which::TooManyPerMinute(()) => Err(TOO_MANY),
+                Which::TooManyFailedLogins(()) => Err(TOO_MANY_FAILED),
             })
         });
         match pass {
-            Ok(Some(pass)) => Entry::Pass(pass),
-            Ok(None) => Entry::Refused(TOO_MANY),
+            Ok(Ok(pass)) => Entry::Pass(pass),
+            Ok(Err(why)) => Entry::Refused(why),
             Err(error) => {
                 tracing::error!(%error, "accountd's gate broke its contract");
                 Entry::Refused(LATER)

@@ -169,6 +169,8 @@ enum Start {
 
 /// What a client is told that is one too many.
 const TOO_MANY: &str = "too many connections from your network";
+/// What it is told whose network guessed too often.
+const TOO_MANY_FAILED: &str = "too many failed log-ins from your network";
 /// What it is told while there is nobody to ask.
 const LATER: &str = "try again later";
 
@@ -200,7 +202,7 @@ where
     };
     let mut conn = Conn::Plain(stream);
     if accepted.listener.implicit_tls {
-        if refused == Some(TOO_MANY) {
+        if matches!(refused, Some(TOO_MANY | TOO_MANY_FAILED)) {
             return;
         }
         let Conn::Plain(stream) = conn else { return };

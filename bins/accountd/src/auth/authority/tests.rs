@@ -6,6 +6,7 @@ use crate::{
         pepper::testing::Counting,
         records::Records,
         scram::{Bindings, Hash},
+        verifier::MAX_NAMES,
     },
     peer::Tls,
 };
@@ -20,10 +21,12 @@ use types::{ManualClock, SessionId};
 const TEXT: &str = r#"
 [domain."example.org"]
 localpart_separators = ["+"]
+[domain."caught.example"]
 [account.ann]
 id = "aaaaaaaaaaaaaaab"
 [account.ann.address."ann@example.org"]
 [account.ann.address."anna@example.org"]
+[account.ann.address."@caught.example"]
 [account.bob]
 id = "aaaaaaaaaaaaaaac"
 [account.bob.address."bob@example.org"]
@@ -186,6 +189,24 @@ async fn every_mechanism_lets_in_who_knows_the_password() {
     );
     let (_, result) = scram(&bench, "SCRAM-SHA-256", "ann@example.org", "wrong").await;
     assert_eq!(result.unwrap_err(), Failure::BadCredentials);
+}
+
+#[tokio::test]
+async fn a_caught_name_takes_no_others_place() {
+    let bench = bench().await;
+    let shown = async |name: &str| {
+        let seals = bench.pepper.seals.get();
+        plain(&bench, name, PASSWORD).await.unwrap();
+        bench.pepper.seals.get() > seals
+    };
+    // One name has its keys since the password was set.
+    for n in 1..MAX_NAMES {
+        assert!(shown(&format!("c{n}@caught.example")).await, "{n}");
+    }
+    assert!(!shown("one-more@caught.example").await);
+    let (_, result) = scram(&bench, "SCRAM-SHA-1", "ann@example.org", PASSWORD).await;
+    result.unwrap();
+    assert!(shown("anna@example.org").await);
 }
 
 /// LOGIN, a name and a password in their own messages: what it was asked, and how it ended.
