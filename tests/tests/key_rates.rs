@@ -7,7 +7,7 @@ use mox_tests::{
     service::Service,
     tree::wait_until,
 };
-use std::{net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 #[test]
 fn a_log_in_above_the_rate_of_the_pepper_is_asked_to_come_again() {
@@ -15,13 +15,17 @@ fn a_log_in_above_the_rate_of_the_pepper_is_asked_to_come_again() {
         eprintln!("SKIPPED: needs root for the well-known ports");
         return;
     }
-    // A log-in takes two uses of the pepper, and one is all that is ever there: none succeeds.
-    let limits = "[limits.keys]\npepper_alarm = 1\npepper_refuse = 1\n";
+    let limits = "[limits.keys]\npepper_alarm = 1\npepper_refuse = 100\n";
     let service = Service::start(Ipv4Addr::new(127, 9, 86, 1), "mail.example.org", limits);
     let _ = service.asks(&["domain", "add", "a.test", ""], "");
     let add = || service.moxctl(&["account", "add", "ann", "ann@a.test"], "right-horse\n");
     assert!(wait_until(Duration::from_secs(20), || add().status.success()));
 
+    // A log-in takes two uses of the pepper, and one is all that is ever there: none succeeds.
+    let config = service.data().with_file_name("mox.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(&config, settings.replace("pepper_refuse = 100", "pepper_refuse = 1")).unwrap();
+    assert!(service.asks(&["reload"], "").contains("keyholder is replaced"));
     let right = "LOGIN ann@a.test right-horse";
     for _ in 0..15 {
         let mut imap = Imap::connect(service.address(143)).unwrap();
