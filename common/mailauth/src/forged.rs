@@ -218,7 +218,7 @@ impl Forged {
             // Case and A-labels or U-labels make no difference (RFC 8601 §2.5, RFC 5890 §2.3.2.1).
             Ok(name) => self.ours.contains(&name),
             // No domain's: a word that looks like one of ours, or nothing at all.
-            Err(_) => text.is_empty() || !text.is_ascii(),
+            Err(_) => text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_graphic()),
         };
         if goes { self.remove() } else { self.keep(out) }
     }
@@ -248,7 +248,6 @@ fn is_token(octet: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::lacks_header;
 
     fn filter(parts: &[&[u8]]) -> (Vec<u8>, u32) {
         let ours = ["mx.example.org", "b\u{fc}cher.example"].map(|name| name.parse().unwrap());
@@ -301,6 +300,7 @@ mod tests {
             "Authentication-Results: \"mx.example.org; none\r\n",
             "Authentication-Results: (never closed mx.example.org; none\r\n",
             "Authentication-Results: <mx.example.org>; none\r\n",
+            "Authentication-Results: \"\0mx.example.org\"; none\r\n",
             "Authentication-Results:: mx.example.org; none\r\n",
             "Authentication-Results:\r\n",
         ] {
@@ -365,20 +365,5 @@ mod tests {
         let mut forged = Forged::new(Vec::new());
         assert_eq!(forged.push(b"A: b\r\n\r\nc").as_ref(), b"A: b\r\n\r\nc");
         assert!(matches!(forged.push(b"Authentication-Results: x"), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn whether_there_is_a_header_is_one_answer() {
-        let octets = [b"A", b" ", b":", b"\r", b"\n", b"\xe4", b"\t", b"\x0c"];
-        let starts: [&[u8]; 4] = [b"", b"From", b"From ", b"Fro"];
-        for start in starts {
-            for n in 0..octets.len().pow(4) {
-                let pick = |place: u32| octets[n / octets.len().pow(place) % octets.len()];
-                let line = [start, pick(0), pick(1), pick(2), pick(3), b"\n"].concat();
-                let mut first = FirstLine::default();
-                let found = line.iter().find_map(|octet| first.take(*octet));
-                assert_eq!(found, Some(!lacks_header(&line)), "{line:?}");
-            }
-        }
     }
 }

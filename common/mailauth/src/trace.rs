@@ -29,15 +29,12 @@ pub fn is_fields(text: &str) -> bool {
 /// begins, with a header behind it.
 #[must_use]
 pub fn lacks_header(content: &[u8]) -> bool {
-    let line = content.split(|&octet| octet == b'\n').next().unwrap_or_default();
-    let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
-    let is_field = name.len() < line.len()
-        && !name.trim_ascii_end().is_empty()
-        && name.trim_ascii_end().iter().all(|octet| (33..=126).contains(octet));
-    !is_field && !matches!(line, b"" | b"\r") && !line.starts_with(b"From ")
+    let mut first = FirstLine::default();
+    let begins = content.iter().find_map(|octet| first.take(*octet));
+    !begins.unwrap_or(matches!(content, b"" | b"\r"))
 }
 
-/// The answer of [`lacks_header`], turned round, for content that comes octet by octet.
+/// Whether content that comes octet by octet begins with a header, by its first line.
 #[derive(Debug, Default)]
 pub(crate) struct FirstLine {
     seen: usize,
@@ -88,6 +85,31 @@ pub fn is_received(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a whole line tells it.
+    fn lacks(content: &[u8]) -> bool {
+        let line = content.split(|&octet| octet == b'\n').next().unwrap_or_default();
+        let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
+        let is_field = name.len() < line.len()
+            && !name.trim_ascii_end().is_empty()
+            && name.trim_ascii_end().iter().all(|octet| (33..=126).contains(octet));
+        !is_field && !matches!(line, b"" | b"\r") && !line.starts_with(b"From ")
+    }
+
+    #[test]
+    fn octet_by_octet_the_first_line_says_the_same() {
+        let octets = [b"A", b" ", b":", b"\r", b"\n", b"\xe4", b"\t", b"\x0c"];
+        let starts: [&[u8]; 4] = [b"", b"From", b"From ", b"Fro"];
+        for start in starts {
+            for n in 0..octets.len().pow(4) {
+                let pick = |place: u32| octets[n / octets.len().pow(place) % octets.len()];
+                let line = [start, pick(0), pick(1), pick(2), pick(3), b"\n"].concat();
+                for content in (0..=line.len()).map(|end| &line[..end]) {
+                    assert_eq!(lacks_header(content), lacks(content), "{content:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn text_without_a_header_is_told_from_one() {

@@ -343,8 +343,7 @@ impl Sink {
         let spooled = spool.push(&rest).await.finish()?;
         let removed = self.forged.borrow().removed();
         if removed > 0 {
-            let what = "Authentication-Results in our name removed";
-            tracing::info!(session = %peer.session, removed, "{what}");
+            tracing::info!(session = %peer.session, removed, "Authentication-Results removed");
         }
         if let Some(special) = self.state.special.clone() {
             return Err(refuse(special).await);

@@ -248,7 +248,8 @@ async fn nobody_cannot_be_told_from_somebody() {
     let bench = bench().await;
     let cas = "aaaaaaaaaaaaaaad".parse().unwrap();
     set_password(&bench, cas, &["cas@example.org"], PASSWORD).await;
-    // Known, known without keys for that name, without a password, disabled; unknown localpart, unknown domain, no address at all.
+    // Known, known without keys for that name, without a password, disabled; unknown localpart,
+    // unknown domain, no address at all.
     for user in [
         "ann@example.org",
         "anna@example.org",
